@@ -1,0 +1,20 @@
+//! Percolog: a durable log broker for Linux that speaks Kafka's wire protocol.
+//!
+//! # The map
+//! One process, one pinned thread per core, one io_uring ring per core; every partition belongs
+//! to exactly one core. A file imports only from modules that stand above its own in the list
+//! below (`tests/tidy.rs` holds the exact table and enforces it).
+//!
+//! # The two roads
+//! * **Produce**: socket -> `net` connection -> `api` dispatch -> `api` produce (validation) ->
+//!   `shard` router -> \[mesh\] -> `shard` replica manager -> `partition` leader (*enqueued*) ->
+//!   `log` partition log (copied once into the tail chunk) -> journal group commit -> the durable
+//!   end moves -> the high watermark moves -> purgatory releases (*committed*) -> \[mesh\] -> reply.
+//! * **Fetch**: the same to the replica; the log returns slices of chunks; too few bytes wait in
+//!   purgatory; slices travel back and leave as one gather write.
+
+pub mod config;
+pub mod observe;
+pub mod wire;
+
+pub mod runtime;

@@ -1,0 +1,20 @@
+//! The machine: threads, rings, files, sockets, clocks and buffers.
+//!
+//! * **Owns** everything that touches the kernel. The only folder that names glommio, io-uring,
+//!   rustix and libc, and the only one with thread-locals.
+//! * **How many**: one executor, one ring and one pair of blocking pools per core; buffers per use.
+//! * **Which core**: free functions act on the core of the calling thread.
+//! * **May import**: `config`, `observe`.
+//!
+//! Two implementations carry the same names and types, chosen by the feature `sim`: glommio with
+//! our own ring, and the deterministic world in `sim/`. Nothing above this folder is generic over
+//! them. `buffer`, `signal` and `queue` are common to both.
+//!
+//! *Architecture Invariant*: buffers are handed to the kernel by value and come back by value; a
+//! byte below the length of an [`buffer::AppendBuf`] never changes.
+
+pub mod buffer;
+pub mod signal;
+
+#[cfg(feature = "sim")]
+pub mod sim;
