@@ -76,7 +76,11 @@ impl AppendBuf {
         };
         let length = AtomicUsize::new(0);
         AppendBuf {
-            memory: Arc::new(Memory { start, capacity, length }),
+            memory: Arc::new(Memory {
+                start,
+                capacity,
+                length,
+            }),
         }
     }
 
@@ -126,7 +130,9 @@ impl AppendBuf {
                 bytes.len(),
             );
         }
-        self.memory.length.store(at + bytes.len(), Ordering::Release);
+        self.memory
+            .length
+            .store(at + bytes.len(), Ordering::Release);
     }
 
     /// Appends zeroes up to the next block boundary.
@@ -140,7 +146,11 @@ impl AppendBuf {
     /// are zeroed first) and returns how many of them it filled from the front.
     pub fn append_with(&mut self, count: usize, fill: impl FnOnce(&mut [u8]) -> usize) -> usize {
         let at = self.len();
-        assert!(count <= self.capacity() - at, "{count} bytes at {at} of {}", self.capacity());
+        assert!(
+            count <= self.capacity() - at,
+            "{count} bytes at {at} of {}",
+            self.capacity()
+        );
         // SAFETY: as in `append`; the range is initialised before a reference to it is made.
         let target = unsafe {
             let start = self.memory.start.as_ptr().add(at);
@@ -158,7 +168,10 @@ impl AppendBuf {
     pub fn unwritten(&mut self) -> (*mut u8, usize) {
         let at = self.len();
         // SAFETY: `at <= capacity`, so the pointer stays within or one past the allocation.
-        (unsafe { self.memory.start.as_ptr().add(at) }, self.capacity() - at)
+        (
+            unsafe { self.memory.start.as_ptr().add(at) },
+            self.capacity() - at,
+        )
     }
 
     /// Publishes `count` bytes that the kernel wrote at [`AppendBuf::unwritten`].
@@ -167,7 +180,11 @@ impl AppendBuf {
     /// The kernel must have completed a write of at least `count` bytes there.
     pub unsafe fn publish(&mut self, count: usize) {
         let at = self.len();
-        assert!(count <= self.capacity() - at, "{count} bytes at {at} of {}", self.capacity());
+        assert!(
+            count <= self.capacity() - at,
+            "{count} bytes at {at} of {}",
+            self.capacity()
+        );
         self.memory.length.store(at + count, Ordering::Release);
     }
 
@@ -182,7 +199,11 @@ impl AppendBuf {
             "slice {range:?} of {} bytes",
             self.len()
         );
-        Slice { memory: Some(self.memory.clone()), start: range.start, end: range.end }
+        Slice {
+            memory: Some(self.memory.clone()),
+            start: range.start,
+            end: range.end,
+        }
     }
 
     /// A view of everything written so far.

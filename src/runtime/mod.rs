@@ -8,13 +8,34 @@
 //!
 //! Two implementations carry the same names and types, chosen by the feature `sim`: glommio with
 //! our own ring, and the deterministic world in `sim/`. Nothing above this folder is generic over
-//! them. `buffer`, `signal` and `queue` are common to both.
+//! them. `buffer`, `signal`, `core_id` and `breach` are common to both.
 //!
 //! *Architecture Invariant*: buffers are handed to the kernel by value and come back by value; a
 //! byte below the length of an [`buffer::AppendBuf`] never changes.
 
+pub mod breach;
 pub mod buffer;
+pub mod core_id;
 pub mod signal;
 
 #[cfg(feature = "sim")]
 pub mod sim;
+
+#[cfg(feature = "sim")]
+#[path = "sim/clock.rs"]
+pub mod clock;
+#[cfg(feature = "sim")]
+#[path = "sim/disk.rs"]
+pub mod disk;
+#[cfg(feature = "sim")]
+#[path = "sim/executor.rs"]
+pub mod executor;
+#[cfg(feature = "sim")]
+#[path = "sim/mesh.rs"]
+pub mod mesh;
+#[cfg(feature = "sim")]
+#[path = "sim/random.rs"]
+pub mod random;
+#[cfg(feature = "sim")]
+#[path = "sim/startup.rs"]
+pub mod startup;

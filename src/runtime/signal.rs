@@ -27,7 +27,11 @@ pub struct Promised<T> {
 /// A one-shot pair.
 #[must_use]
 pub fn promise<T>() -> (Promise<T>, Promised<T>) {
-    let slot = Rc::new(RefCell::new(Slot { value: None, waker: None, promised: true }));
+    let slot = Rc::new(RefCell::new(Slot {
+        value: None,
+        waker: None,
+        promised: true,
+    }));
     (Promise { slot: slot.clone() }, Promised { slot })
 }
 
@@ -87,7 +91,10 @@ impl Signal {
 
     /// Resolves at the first [`Signal::raise`] after this call (not after the first poll).
     pub fn raised(&self) -> Raised<'_> {
-        Raised { signal: self, generation: self.generation.get() }
+        Raised {
+            signal: self,
+            generation: self.generation.get(),
+        }
     }
 }
 
