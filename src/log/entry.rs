@@ -1,0 +1,216 @@
+//! Entries of the journal: what happened to a log, in order.
+//!
+//! # Format (little-endian)
+//! ```text
+//! kind  1 | topic id 16 | partition 4 | fields of the kind
+//! 1 Create   directory name (length 2, text)
+//! 2 Roll     segment id 8, base offset 8      the segment becomes the active one
+//! 3 Append   segment id 8, position 8, length 4, bytes
+//! 4 Start    log start offset 8               records below it are gone
+//! 5 Drop     segment id 8                     the segment's file may be gone
+//! 6 Epoch    leader epoch 4, start offset 8
+//! 7 Delete                                    the log's files may be gone
+//! ```
+//! `Append` carries any range of bytes, not whole batches: large batches span groups, and the
+//! first entry after a checkpoint repeats the beginning of a partly filled block.
+
+use super::bytes::{Fields, Malformed, put_text};
+use super::position::{BytePosition, LeaderEpoch, LogId, Offset, SegmentId};
+
+/// Bytes of an `Append` before its payload.
+pub const APPEND_HEADER_BYTES: usize = 1 + LOG_ID_BYTES + 8 + 8 + 4;
+
+const LOG_ID_BYTES: usize = 20;
+
+/// One thing that happened to a log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Entry<'a> {
+    /// The log exists, in this directory.
+    Create {
+        /// Which log.
+        log: LogId,
+        /// Name of its directory below the data directory.
+        directory: &'a str,
+    },
+    /// The log continues in a new segment.
+    Roll {
+        /// Which log.
+        log: LogId,
+        /// The new active segment.
+        segment: SegmentId,
+        /// Its first offset.
+        base_offset: Offset,
+    },
+    /// Bytes were appended.
+    Append {
+        /// Which log.
+        log: LogId,
+        /// To which segment.
+        segment: SegmentId,
+        /// Where in the segment.
+        position: BytePosition,
+        /// What.
+        bytes: &'a [u8],
+    },
+    /// The log begins later now.
+    Start {
+        /// Which log.
+        log: LogId,
+        /// Its new first offset.
+        offset: Offset,
+    },
+    /// A segment is gone.
+    Drop {
+        /// Which log.
+        log: LogId,
+        /// Which segment.
+        segment: SegmentId,
+    },
+    /// A leader began to write.
+    Epoch {
+        /// Which log.
+        log: LogId,
+        /// The leader's epoch.
+        epoch: LeaderEpoch,
+        /// The first offset of that epoch.
+        start: Offset,
+    },
+    /// The log is gone.
+    Delete {
+        /// Which log.
+        log: LogId,
+    },
+}
+
+fn put_log(into: &mut Vec<u8>, kind: u8, log: LogId) {
+    into.push(kind);
+    into.extend_from_slice(&log.topic);
+    into.extend_from_slice(&log.partition.to_le_bytes());
+}
+
+impl<'a> Entry<'a> {
+    /// Appends the bytes of this entry.
+    pub fn encode(&self, into: &mut Vec<u8>) {
+        match self {
+            Entry::Create { log, directory } => {
+                put_log(into, 1, *log);
+                put_text(into, directory);
+            }
+            Entry::Roll { log, segment, base_offset } => {
+                put_log(into, 2, *log);
+                into.extend_from_slice(&segment.0.to_le_bytes());
+                into.extend_from_slice(&base_offset.0.to_le_bytes());
+            }
+            Entry::Append { log, segment, position, bytes } => {
+                encode_append_header(into, *log, *segment, *position, bytes.len());
+                into.extend_from_slice(bytes);
+            }
+            Entry::Start { log, offset } => {
+                put_log(into, 4, *log);
+                into.extend_from_slice(&offset.0.to_le_bytes());
+            }
+            Entry::Drop { log, segment } => {
+                put_log(into, 5, *log);
+                into.extend_from_slice(&segment.0.to_le_bytes());
+            }
+            Entry::Epoch { log, epoch, start } => {
+                put_log(into, 6, *log);
+                into.extend_from_slice(&epoch.0.to_le_bytes());
+                into.extend_from_slice(&start.0.to_le_bytes());
+            }
+            Entry::Delete { log } => put_log(into, 7, *log),
+        }
+    }
+
+    /// Reads the next entry.
+    pub fn decode(fields: &mut Fields<'a>) -> Result<Entry<'a>, Malformed> {
+        let at = fields.remaining();
+        let kind = fields.u8()?;
+        let log = LogId { topic: fields.array()?, partition: fields.u32()? };
+        Ok(match kind {
+            1 => Entry::Create { log, directory: fields.text()? },
+            2 => Entry::Roll {
+                log,
+                segment: SegmentId(fields.u64()?),
+                base_offset: Offset(fields.i64()?),
+            },
+            3 => {
+                let segment = SegmentId(fields.u64()?);
+                let position = fields.u64()?;
+                let length = fields.count(1)?;
+                Entry::Append { log, segment, position, bytes: fields.take(length)? }
+            }
+            4 => Entry::Start { log, offset: Offset(fields.i64()?) },
+            5 => Entry::Drop { log, segment: SegmentId(fields.u64()?) },
+            6 => Entry::Epoch {
+                log,
+                epoch: LeaderEpoch(fields.i32()?),
+                start: Offset(fields.i64()?),
+            },
+            7 => Entry::Delete { log },
+            _ => return Err(Malformed(at)),
+        })
+    }
+
+    /// The log this entry speaks of.
+    #[must_use]
+    pub fn log(&self) -> LogId {
+        match self {
+            Entry::Create { log, .. }
+            | Entry::Roll { log, .. }
+            | Entry::Append { log, .. }
+            | Entry::Start { log, .. }
+            | Entry::Drop { log, .. }
+            | Entry::Epoch { log, .. }
+            | Entry::Delete { log } => *log,
+        }
+    }
+}
+
+/// Appends the head of an `Append` whose `length` bytes follow.
+pub fn encode_append_header(
+    into: &mut Vec<u8>,
+    log: LogId,
+    segment: SegmentId,
+    position: BytePosition,
+    length: usize,
+) {
+    put_log(into, 3, log);
+    into.extend_from_slice(&segment.0.to_le_bytes());
+    into.extend_from_slice(&position.to_le_bytes());
+    into.extend_from_slice(&u32::try_from(length).expect("below a group").to_le_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_round_trips() {
+        let log = LogId { topic: [3; 16], partition: 4 };
+        let segment = SegmentId(99);
+        let entries = [
+            Entry::Create { log, directory: "topic-4" },
+            Entry::Roll { log, segment, base_offset: Offset(17) },
+            Entry::Append { log, segment, position: 4096, bytes: b"bytes" },
+            Entry::Start { log, offset: Offset(5) },
+            Entry::Drop { log, segment },
+            Entry::Epoch { log, epoch: LeaderEpoch(2), start: Offset(17) },
+            Entry::Delete { log },
+        ];
+        let mut bytes = Vec::new();
+        for entry in &entries {
+            entry.encode(&mut bytes);
+        }
+        let mut fields = Fields::new(&bytes);
+        for entry in &entries {
+            assert_eq!(Entry::decode(&mut fields).as_ref(), Ok(entry));
+        }
+        assert_eq!(fields.remaining(), 0);
+        for cut in 0..bytes.len() {
+            let mut fields = Fields::new(&bytes[..cut]);
+            let whole = std::iter::from_fn(|| Entry::decode(&mut fields).ok()).count();
+            assert!(whole < entries.len(), "cut at {cut}");
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! What a log remembers of its idempotent producers: the last five batches of each.
+//!
+//! Kafka: `ProducerStateManager`, `ProducerStateEntry`, `ProducerAppendInfo`. A batch that equals a
+//! remembered one is a retry and gets the original's offset; any other batch out of sequence is
+//! refused; a producer nothing is known of may start anywhere.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::bytes::{Fields, Malformed, put_count};
+use super::position::Offset;
+use crate::wire::record_batch::{BatchHeader, advance_sequence};
+
+/// Kafka: `ProducerStateEntry.NUM_BATCHES_TO_RETAIN`; clients keep at most five in flight.
+pub const BATCHES_REMEMBERED: usize = 5;
+
+/// One appended batch of a producer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SequencedBatch {
+    /// Sequence of its first record.
+    pub first_sequence: i32,
+    /// Sequence of its last record.
+    pub last_sequence: i32,
+    /// Offset of its first record.
+    pub base_offset: Offset,
+    /// Offset of its last record.
+    pub last_offset: Offset,
+    /// Its maximum timestamp.
+    pub timestamp_ms: i64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Producer {
+    epoch: i16,
+    last_timestamp_ms: i64,
+    batches: VecDeque<SequencedBatch>,
+}
+
+/// What to do with a batch of an idempotent producer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SequenceCheck {
+    /// It is the next one.
+    Append,
+    /// It was appended before, there.
+    Duplicate(SequencedBatch),
+    /// It is neither the next one nor one of the last five.
+    OutOfOrder,
+    /// A newer producer has taken over.
+    FencedEpoch,
+}
+
+/// The producers of one log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProducerState {
+    producers: BTreeMap<i64, Producer>,
+}
+
+impl ProducerState {
+    /// Producers remembered.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.producers.len()
+    }
+
+    /// Whether no producer is remembered.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.producers.is_empty()
+    }
+
+    /// Judges a client's batch; batches without a producer id always pass.
+    #[must_use]
+    pub fn check(&self, header: &BatchHeader) -> SequenceCheck {
+        if !header.has_producer_id() {
+            return SequenceCheck::Append;
+        }
+        let Some(producer) = self.producers.get(&header.producer_id) else {
+            return SequenceCheck::Append;
+        };
+        if header.producer_epoch < producer.epoch {
+            return SequenceCheck::FencedEpoch;
+        }
+        if header.producer_epoch > producer.epoch {
+            return if header.base_sequence == 0 {
+                SequenceCheck::Append
+            } else {
+                SequenceCheck::OutOfOrder
+            };
+        }
+        let same = |batch: &&SequencedBatch| {
+            batch.first_sequence == header.base_sequence
+                && batch.last_sequence == header.last_sequence()
+        };
+        if let Some(batch) = producer.batches.iter().find(same) {
+            return SequenceCheck::Duplicate(*batch);
+        }
+        match producer.batches.back() {
+            Some(last) if advance_sequence(last.last_sequence, 1) != header.base_sequence => {
+                SequenceCheck::OutOfOrder
+            }
+            _ => SequenceCheck::Append,
+        }
+    }
+
+    /// Remembers a batch that was appended at `base_offset`.
+    pub fn remember(&mut self, header: &BatchHeader, base_offset: Offset) {
+        if !header.has_producer_id() {
+            return;
+        }
+        let producer = self.producers.entry(header.producer_id).or_default();
+        if producer.epoch != header.producer_epoch {
+            producer.epoch = header.producer_epoch;
+            producer.batches.clear();
+        }
+        if producer.batches.len() == BATCHES_REMEMBERED {
+            producer.batches.pop_front();
+        }
+        producer.last_timestamp_ms = header.max_timestamp;
+        producer.batches.push_back(SequencedBatch {
+            first_sequence: header.base_sequence,
+            last_sequence: header.last_sequence(),
+            base_offset,
+            last_offset: Offset(base_offset.0 + i64::from(header.last_offset_delta)),
+            timestamp_ms: header.max_timestamp,
+        });
+    }
+
+    /// Forgets producers whose last batch is older than `horizon_ms`.
+    pub fn expire(&mut self, horizon_ms: i64) {
+        self.producers.retain(|_, producer| producer.last_timestamp_ms >= horizon_ms);
+    }
+
+    /// Appends everything for a checkpoint: count, then per producer id 8, epoch 2, timestamp 8,
+    /// count 4 and per batch first and last sequence 4+4, base and last offset 8+8, timestamp 8.
+    pub fn encode(&self, into: &mut Vec<u8>) {
+        put_count(into, self.producers.len());
+        for (id, producer) in &self.producers {
+            into.extend_from_slice(&id.to_le_bytes());
+            into.extend_from_slice(&producer.epoch.to_le_bytes());
+            into.extend_from_slice(&producer.last_timestamp_ms.to_le_bytes());
+            put_count(into, producer.batches.len());
+            for batch in &producer.batches {
+                into.extend_from_slice(&batch.first_sequence.to_le_bytes());
+                into.extend_from_slice(&batch.last_sequence.to_le_bytes());
+                into.extend_from_slice(&batch.base_offset.0.to_le_bytes());
+                into.extend_from_slice(&batch.last_offset.0.to_le_bytes());
+                into.extend_from_slice(&batch.timestamp_ms.to_le_bytes());
+            }
+        }
+    }
+
+    /// Reads what [`ProducerState::encode`] wrote.
+    pub fn decode(fields: &mut Fields<'_>) -> Result<ProducerState, Malformed> {
+        let mut producers = BTreeMap::new();
+        for _ in 0..fields.count(22)? {
+            let id = fields.i64()?;
+            let epoch = fields.i16()?;
+            let last_timestamp_ms = fields.i64()?;
+            let mut batches = VecDeque::new();
+            for _ in 0..fields.count(32)? {
+                batches.push_back(SequencedBatch {
+                    first_sequence: fields.i32()?,
+                    last_sequence: fields.i32()?,
+                    base_offset: Offset(fields.i64()?),
+                    last_offset: Offset(fields.i64()?),
+                    timestamp_ms: fields.i64()?,
+                });
+            }
+            producers.insert(id, Producer { epoch, last_timestamp_ms, batches });
+        }
+        Ok(ProducerState { producers })
+    }
+}
