@@ -96,12 +96,21 @@ impl<'a> Entry<'a> {
                 put_log(into, 1, *log);
                 put_text(into, directory);
             }
-            Entry::Roll { log, segment, base_offset } => {
+            Entry::Roll {
+                log,
+                segment,
+                base_offset,
+            } => {
                 put_log(into, 2, *log);
                 into.extend_from_slice(&segment.0.to_le_bytes());
                 into.extend_from_slice(&base_offset.0.to_le_bytes());
             }
-            Entry::Append { log, segment, position, bytes } => {
+            Entry::Append {
+                log,
+                segment,
+                position,
+                bytes,
+            } => {
                 encode_append_header(into, *log, *segment, *position, bytes.len());
                 into.extend_from_slice(bytes);
             }
@@ -126,9 +135,15 @@ impl<'a> Entry<'a> {
     pub fn decode(fields: &mut Fields<'a>) -> Result<Entry<'a>, Malformed> {
         let at = fields.remaining();
         let kind = fields.u8()?;
-        let log = LogId { topic: fields.array()?, partition: fields.u32()? };
+        let log = LogId {
+            topic: fields.array()?,
+            partition: fields.u32()?,
+        };
         Ok(match kind {
-            1 => Entry::Create { log, directory: fields.text()? },
+            1 => Entry::Create {
+                log,
+                directory: fields.text()?,
+            },
             2 => Entry::Roll {
                 log,
                 segment: SegmentId(fields.u64()?),
@@ -138,10 +153,21 @@ impl<'a> Entry<'a> {
                 let segment = SegmentId(fields.u64()?);
                 let position = fields.u64()?;
                 let length = fields.count(1)?;
-                Entry::Append { log, segment, position, bytes: fields.take(length)? }
+                Entry::Append {
+                    log,
+                    segment,
+                    position,
+                    bytes: fields.take(length)?,
+                }
             }
-            4 => Entry::Start { log, offset: Offset(fields.i64()?) },
-            5 => Entry::Drop { log, segment: SegmentId(fields.u64()?) },
+            4 => Entry::Start {
+                log,
+                offset: Offset(fields.i64()?),
+            },
+            5 => Entry::Drop {
+                log,
+                segment: SegmentId(fields.u64()?),
+            },
             6 => Entry::Epoch {
                 log,
                 epoch: LeaderEpoch(fields.i32()?),
@@ -187,15 +213,37 @@ mod tests {
 
     #[test]
     fn every_kind_round_trips() {
-        let log = LogId { topic: [3; 16], partition: 4 };
+        let log = LogId {
+            topic: [3; 16],
+            partition: 4,
+        };
         let segment = SegmentId(99);
         let entries = [
-            Entry::Create { log, directory: "topic-4" },
-            Entry::Roll { log, segment, base_offset: Offset(17) },
-            Entry::Append { log, segment, position: 4096, bytes: b"bytes" },
-            Entry::Start { log, offset: Offset(5) },
+            Entry::Create {
+                log,
+                directory: "topic-4",
+            },
+            Entry::Roll {
+                log,
+                segment,
+                base_offset: Offset(17),
+            },
+            Entry::Append {
+                log,
+                segment,
+                position: 4096,
+                bytes: b"bytes",
+            },
+            Entry::Start {
+                log,
+                offset: Offset(5),
+            },
             Entry::Drop { log, segment },
-            Entry::Epoch { log, epoch: LeaderEpoch(2), start: Offset(17) },
+            Entry::Epoch {
+                log,
+                epoch: LeaderEpoch(2),
+                start: Offset(17),
+            },
             Entry::Delete { log },
         ];
         let mut bytes = Vec::new();

@@ -105,8 +105,7 @@ impl GroupHeader {
     /// Whether `body` is what this header was written for.
     #[must_use]
     pub fn matches(&self, body: &[u8]) -> bool {
-        body.len() == self.body_length as usize
-            && self.epoch.checksum(body) == self.body_checksum
+        body.len() == self.body_length as usize && self.epoch.checksum(body) == self.body_checksum
     }
 
     /// The checksum to put into the header of a group with this body.
@@ -171,9 +170,18 @@ mod tests {
     fn golden_header() {
         let (bytes, _) = header().encode();
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(&hex[..112], concat!(
-            "504c4f4747525031", "07070707070707070707070707070707",
-            "0900000000000000", "0700000000000000", "d2040000", "05000000", "01000000", "00000000"
-        ));
+        assert_eq!(
+            &hex[..112],
+            concat!(
+                "504c4f4747525031",
+                "07070707070707070707070707070707",
+                "0900000000000000",
+                "0700000000000000",
+                "d2040000",
+                "05000000",
+                "01000000",
+                "00000000"
+            )
+        );
     }
 }

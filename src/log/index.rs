@@ -64,7 +64,11 @@ impl SparseIndex {
         }
         let relative_offset =
             u32::try_from(offset.0 - self.base_offset.0).expect("a segment rolls before 2^31");
-        self.entries.push(IndexEntry { relative_offset, position, timestamp_before_ms });
+        self.entries.push(IndexEntry {
+            relative_offset,
+            position,
+            timestamp_before_ms,
+        });
         if self.entries.len() >= self.most_entries {
             let mut index = 0;
             self.entries.retain(|_| {
@@ -80,17 +84,23 @@ impl SparseIndex {
     #[must_use]
     pub fn position_of(&self, offset: Offset) -> BytePosition {
         let relative = offset.0 - self.base_offset.0;
-        let after =
-            self.entries.partition_point(|entry| i64::from(entry.relative_offset) <= relative);
-        after.checked_sub(1).map_or(0, |before| self.entries[before].position)
+        let after = self
+            .entries
+            .partition_point(|entry| i64::from(entry.relative_offset) <= relative);
+        after
+            .checked_sub(1)
+            .map_or(0, |before| self.entries[before].position)
     }
 
     /// A position before which no batch has a timestamp of `timestamp_ms` or more.
     #[must_use]
     pub fn position_of_timestamp(&self, timestamp_ms: i64) -> BytePosition {
-        let after =
-            self.entries.partition_point(|entry| entry.timestamp_before_ms < timestamp_ms);
-        after.checked_sub(1).map_or(0, |before| self.entries[before].position)
+        let after = self
+            .entries
+            .partition_point(|entry| entry.timestamp_before_ms < timestamp_ms);
+        after
+            .checked_sub(1)
+            .map_or(0, |before| self.entries[before].position)
     }
 
     /// Memory of the entries in bytes.
@@ -201,9 +211,7 @@ mod tests {
         let index = filled(10_000, 16);
         assert!(index.entries.len() < 16);
         let worst = (0..30_000)
-            .map(|offset| {
-                (offset as u64 / 3) * 60 - index.position_of(Offset(1000 + offset))
-            })
+            .map(|offset| (offset as u64 / 3) * 60 - index.position_of(Offset(1000 + offset)))
             .max();
         assert!(worst <= Some(600_000 / 4), "{worst:?}");
     }

@@ -58,9 +58,15 @@ impl JournalLimits {
     /// When the sizes contradict each other: config derives them, so this is our bug.
     pub fn check(&self) {
         let largest_group = group_size_bytes(self.group_bytes) as u64;
-        assert!(largest_group <= self.first_file_bytes.min(self.file_bytes), "{self:?}");
+        assert!(
+            largest_group <= self.first_file_bytes.min(self.file_bytes),
+            "{self:?}"
+        );
         // A cut must fit into the file that is kept in reserve for it.
-        assert!(2 * self.pending_bytes as u64 + largest_group <= self.file_bytes, "{self:?}");
+        assert!(
+            2 * self.pending_bytes as u64 + largest_group <= self.file_bytes,
+            "{self:?}"
+        );
         assert!(4 * self.file_bytes <= self.total_bytes, "{self:?}");
     }
 }
@@ -93,7 +99,11 @@ impl FlushMark {
     }
 
     fn advance(&self, to: AppendedBytes) {
-        assert!(to >= self.flushed.get(), "{to:?} after {:?}", self.flushed.get());
+        assert!(
+            to >= self.flushed.get(),
+            "{to:?} after {:?}",
+            self.flushed.get()
+        );
         self.flushed.set(to);
         self.moved.raise();
     }
@@ -209,7 +219,11 @@ impl Journal {
             directory: directory.to_path_buf(),
             epoch,
             limits,
-            state: RefCell::new(State { next_sequence: 1, next_file, ..State::default() }),
+            state: RefCell::new(State {
+                next_sequence: 1,
+                next_file,
+                ..State::default()
+            }),
             failure: RefCell::default(),
             stopped: Cell::new(false),
             work: Signal::default(),
@@ -305,7 +319,15 @@ impl Journal {
         } else {
             state.pending_bytes += APPEND_HEADER_BYTES;
             let mark = mark.clone();
-            let append = PendingAppend { log, segment, position, bytes, length, mark, appended };
+            let append = PendingAppend {
+                log,
+                segment,
+                position,
+                bytes,
+                length,
+                mark,
+                appended,
+            };
             state.push(log, Pending::Append(append));
         }
         drop(state);
@@ -348,7 +370,11 @@ impl Journal {
     /// Gives files back whose groups are all covered by a durable checkpoint.
     pub fn release(&self, covered: u64) {
         let mut state = self.state.borrow_mut();
-        while state.used.front().is_some_and(|file| file.last_sequence <= covered) {
+        while state
+            .used
+            .front()
+            .is_some_and(|file| file.last_sequence <= covered)
+        {
             let mut file = state.used.pop_front().expect("checked");
             file.position = 0;
             state.free.push_back(file);
@@ -368,7 +394,12 @@ impl Journal {
     fn add_file(&self, file: File, size_bytes: u64) {
         let mut state = self.state.borrow_mut();
         state.allocated_bytes += size_bytes;
-        let file = JournalFile { file, size_bytes, position: 0, last_sequence: 0 };
+        let file = JournalFile {
+            file,
+            size_bytes,
+            position: 0,
+            last_sequence: 0,
+        };
         state.free.push_back(file);
         drop(state);
         self.space.raise();
@@ -390,7 +421,8 @@ impl Journal {
         let mut position = 0;
         while position < size_bytes {
             let length = zeroes.len().min((size_bytes - position) as usize);
-            file.write(position, zeroes.part(0..length), Durability::Volatile).await?;
+            file.write(position, zeroes.part(0..length), Durability::Volatile)
+                .await?;
             position += length as u64;
         }
         file.full_sync().await?;
@@ -526,15 +558,28 @@ impl Journal {
         };
         let (bytes, checksum) = body.encode(header);
         // An empty closing group is complete knowledge by itself; it needs no closing of its own.
-        state.announced = if body.entries == 0 { header.sequence } else { header.completed };
+        state.announced = if body.entries == 0 {
+            header.sequence
+        } else {
+            header.completed
+        };
         state.next_sequence += 1;
         state.predecessor = checksum;
         let file = state.current.as_mut().expect("claim_space was called");
         let position = file.position;
         file.position += bytes.len() as u64;
         file.last_sequence = header.sequence;
-        assert!(file.position <= file.size_bytes, "group at {position} of {}", file.size_bytes);
-        let sealed = Sealed { sequence: header.sequence, bytes, file: file.file.clone(), position };
+        assert!(
+            file.position <= file.size_bytes,
+            "group at {position} of {}",
+            file.size_bytes
+        );
+        let sealed = Sealed {
+            sequence: header.sequence,
+            bytes,
+            file: file.file.clone(),
+            position,
+        };
         state.in_flight.push_back(InFlight {
             sequence: header.sequence,
             done: false,
@@ -557,7 +602,11 @@ impl Journal {
             self.complete(sealed.sequence);
         }
         let length = sealed.bytes.len() as u64;
-        match sealed.file.write(sealed.position, sealed.bytes, durability).await {
+        match sealed
+            .file
+            .write(sealed.position, sealed.bytes, durability)
+            .await
+        {
             Ok(()) => {
                 self.groups.set(self.groups.get() + 1);
                 self.group_bytes.set(self.group_bytes.get() + length);
@@ -579,11 +628,20 @@ impl Journal {
             flight.done = true;
             if is_planted(Breach::AcknowledgeOutOfOrder) {
                 let marks = std::mem::take(&mut flight.marks);
-                complete.push(InFlight { sequence, done: true, marks, promises: vec![], cut: None });
+                complete.push(InFlight {
+                    sequence,
+                    done: true,
+                    marks,
+                    promises: vec![],
+                    cut: None,
+                });
             }
             while state.in_flight.front().is_some_and(|flight| flight.done) {
                 let flight = state.in_flight.pop_front().expect("checked");
-                assert!(flight.sequence == state.completed + 1, "groups complete in order");
+                assert!(
+                    flight.sequence == state.completed + 1,
+                    "groups complete in order"
+                );
                 state.completed = flight.sequence;
                 complete.push(flight);
             }
@@ -609,7 +667,10 @@ impl Journal {
         *self.failure.borrow_mut() = Some(reason.into());
         let (pending, in_flight) = {
             let mut state = self.state.borrow_mut();
-            (std::mem::take(&mut state.pending), std::mem::take(&mut state.in_flight))
+            (
+                std::mem::take(&mut state.pending),
+                std::mem::take(&mut state.in_flight),
+            )
         };
         for pending in pending {
             if let Pending::Append(append) = pending {
@@ -680,7 +741,11 @@ impl State {
                 }
             }
         }
-        assert!(self.pending_bytes == 0, "{} bytes of nothing", self.pending_bytes);
+        assert!(
+            self.pending_bytes == 0,
+            "{} bytes of nothing",
+            self.pending_bytes
+        );
     }
 
     fn put_back(&mut self, pending: Pending) {
@@ -750,11 +815,18 @@ impl GroupBody {
 
     fn append(&mut self, append: PendingAppend) {
         let mut head = Vec::with_capacity(APPEND_HEADER_BYTES);
-        encode_append_header(&mut head, append.log, append.segment, append.position, append.length);
+        encode_append_header(
+            &mut head,
+            append.log,
+            append.segment,
+            append.position,
+            append.length,
+        );
         self.length += head.len() + append.length;
         self.entries += 1;
         self.pieces.push(Piece::Owned(head));
-        self.pieces.extend(append.bytes.into_iter().map(Piece::Shared));
+        self.pieces
+            .extend(append.bytes.into_iter().map(Piece::Shared));
         self.marks.push((append.mark, append.appended));
     }
 

@@ -32,7 +32,11 @@ impl LeaderEpochs {
     /// The epoch that wrote `offset`.
     #[must_use]
     pub fn epoch_of(&self, offset: Offset) -> Option<LeaderEpoch> {
-        self.starts.iter().rev().find(|(_, start)| *start <= offset).map(|(epoch, _)| *epoch)
+        self.starts
+            .iter()
+            .rev()
+            .find(|(_, start)| *start <= offset)
+            .map(|(epoch, _)| *epoch)
     }
 
     /// The largest epoch not above `asked`, with the offset where it ends (`log_end` for the newest
@@ -56,7 +60,10 @@ impl LeaderEpochs {
 
     /// Forgets epochs that ended before `log_start`; the one that covers it begins there now.
     pub fn forget_before(&mut self, log_start: Offset) {
-        let covering = self.starts.iter().rposition(|(_, start)| *start <= log_start);
+        let covering = self
+            .starts
+            .iter()
+            .rposition(|(_, start)| *start <= log_start);
         if let Some(covering) = covering {
             self.starts.drain(..covering);
             self.starts[0].1 = self.starts[0].1.max(log_start);
@@ -97,7 +104,11 @@ mod tests {
     #[test]
     fn the_end_of_an_epoch_is_the_start_of_the_next() {
         let epochs = epochs(&[(1, 0), (3, 10), (4, 20)]);
-        let end = |asked| epochs.end_of(LeaderEpoch(asked), Offset(30)).map(|(e, o)| (e.0, o.0));
+        let end = |asked| {
+            epochs
+                .end_of(LeaderEpoch(asked), Offset(30))
+                .map(|(e, o)| (e.0, o.0))
+        };
         assert_eq!(end(0), Some((0, 0)));
         assert_eq!(end(1), Some((1, 10)));
         assert_eq!(end(2), Some((1, 10)));

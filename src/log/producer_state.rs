@@ -126,7 +126,8 @@ impl ProducerState {
 
     /// Forgets producers whose last batch is older than `horizon_ms`.
     pub fn expire(&mut self, horizon_ms: i64) {
-        self.producers.retain(|_, producer| producer.last_timestamp_ms >= horizon_ms);
+        self.producers
+            .retain(|_, producer| producer.last_timestamp_ms >= horizon_ms);
     }
 
     /// Appends everything for a checkpoint: count, then per producer id 8, epoch 2, timestamp 8,
@@ -165,7 +166,14 @@ impl ProducerState {
                     timestamp_ms: fields.i64()?,
                 });
             }
-            producers.insert(id, Producer { epoch, last_timestamp_ms, batches });
+            producers.insert(
+                id,
+                Producer {
+                    epoch,
+                    last_timestamp_ms,
+                    batches,
+                },
+            );
         }
         Ok(ProducerState { producers })
     }

@@ -168,7 +168,10 @@ impl Attributes {
     /// The same attributes with another timestamp type.
     #[must_use]
     pub fn with_timestamp_type(self, timestamp_type: TimestampType) -> Attributes {
-        self.with(Attributes::LOG_APPEND_TIME, timestamp_type == TimestampType::LogAppendTime)
+        self.with(
+            Attributes::LOG_APPEND_TIME,
+            timestamp_type == TimestampType::LogAppendTime,
+        )
     }
 
     /// The same attributes with the transactional bit as given.
@@ -224,7 +227,9 @@ pub struct BatchHeader {
 }
 
 fn field<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
-    *bytes[at..].first_chunk().expect("callers check that a header is there")
+    *bytes[at..]
+        .first_chunk()
+        .expect("callers check that a header is there")
 }
 
 impl BatchHeader {
@@ -238,7 +243,9 @@ impl BatchHeader {
             return Err(BatchError::BadMagic(bytes[MAGIC_END - 1] as i8));
         }
         if bytes.len() < HEADER_BYTES {
-            return Err(BatchError::TooShort { available: bytes.len() });
+            return Err(BatchError::TooShort {
+                available: bytes.len(),
+            });
         }
         let header = BatchHeader {
             base_offset: i64::from_be_bytes(field(bytes, 0)),
@@ -298,7 +305,8 @@ impl BatchHeader {
     /// Offset of the last record.
     #[must_use]
     pub fn last_offset(&self) -> i64 {
-        self.base_offset.wrapping_add(i64::from(self.last_offset_delta))
+        self.base_offset
+            .wrapping_add(i64::from(self.last_offset_delta))
     }
 
     /// Whether an idempotent producer wrote it.
@@ -329,7 +337,12 @@ impl BatchHeader {
     /// under the checksum.
     #[must_use]
     pub fn placed(&self, base_offset: i64, leader_epoch: i32) -> [u8; HEADER_BYTES] {
-        BatchHeader { base_offset, partition_leader_epoch: leader_epoch, ..*self }.encode()
+        BatchHeader {
+            base_offset,
+            partition_leader_epoch: leader_epoch,
+            ..*self
+        }
+        .encode()
     }
 }
 
@@ -390,7 +403,10 @@ impl<'a> BatchView<'a> {
         if computed == self.header.crc {
             Ok(())
         } else {
-            Err(BatchError::BadChecksum { stored: self.header.crc, computed })
+            Err(BatchError::BadChecksum {
+                stored: self.header.crc,
+                computed,
+            })
         }
     }
 

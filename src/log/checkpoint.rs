@@ -1,0 +1,265 @@
+//! The checkpoint of one core in one data directory: everything recovery needs beyond the journal.
+//!
+//! # Format (little-endian), `checkpoint/<generation>-<core>.checkpoint`
+//! ```text
+//!  0  magic 8 "PLOGCKP1" | generation 8 | core 2 | epoch 16 | covered sequence 8 | log count 4
+//! 46  per log: topic id 16 | partition 4 | directory (length 2, text) | damage (length 2, text)
+//!     start 8 | end 8 | segment count 4
+//!     per segment: id 8 | base offset 8 | size 8 | largest timestamp 8 | first timestamp 8
+//!                  flags 1 (1 sealed, 2 index follows) | index (see index.rs)
+//!     leader epochs (leader_epochs.rs) | producers (producer_state.rs)
+//!     checksum 4 (CRC-32C of everything before)
+//! ```
+//! `checkpoint/current` names the generation and the number of its cores: a start of the broker
+//! writes a whole new generation and then switches to it with one rename, so the number of cores
+//! may change and a crash in between changes nothing.
+
+use super::bytes::{Fields, Malformed, put_count, put_text};
+use super::group::Epoch;
+use super::index::{MOST_ENTRIES, SparseIndex};
+use super::leader_epochs::LeaderEpochs;
+use super::partition_log::LogImage;
+use super::position::{LogId, Offset, SegmentId};
+use super::producer_state::ProducerState;
+use super::segment::SegmentImage;
+
+const MAGIC: [u8; 8] = *b"PLOGCKP1";
+const CURRENT_MAGIC: [u8; 8] = *b"PLOGCUR1";
+const SEALED: u8 = 1;
+const INDEXED: u8 = 2;
+
+/// See the head of this file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// The start of the broker it belongs to.
+    pub generation: u64,
+    /// Which core of that start.
+    pub core: u16,
+    /// The epoch of that core's journal groups.
+    pub epoch: Epoch,
+    /// Groups up to this one are contained.
+    pub covered: u64,
+    /// All logs of the core in the directory.
+    pub logs: Vec<LogImage>,
+}
+
+/// The file name of a checkpoint.
+#[must_use]
+pub fn checkpoint_file_name(generation: u64, core: u16) -> String {
+    format!("{generation:010}-{core}.checkpoint")
+}
+
+impl Checkpoint {
+    /// The content of the file.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend_from_slice(&self.generation.to_le_bytes());
+        bytes.extend_from_slice(&self.core.to_le_bytes());
+        bytes.extend_from_slice(&self.epoch.0);
+        bytes.extend_from_slice(&self.covered.to_le_bytes());
+        put_count(&mut bytes, self.logs.len());
+        for log in &self.logs {
+            encode_log(log, &mut bytes);
+        }
+        let checksum = crc32c::crc32c(&bytes);
+        bytes.extend_from_slice(&checksum.to_le_bytes());
+        bytes
+    }
+
+    /// Reads the content of a file.
+    pub fn decode(bytes: &[u8]) -> Result<Checkpoint, Malformed> {
+        let content = checked(bytes, MAGIC)?;
+        let mut fields = Fields::new(content);
+        let mut checkpoint = Checkpoint {
+            generation: fields.u64()?,
+            core: fields.i16()?.cast_unsigned(),
+            epoch: Epoch(fields.array()?),
+            covered: fields.u64()?,
+            logs: Vec::new(),
+        };
+        for _ in 0..fields.count(44)? {
+            checkpoint.logs.push(decode_log(&mut fields)?);
+        }
+        if fields.remaining() > 0 {
+            return Err(Malformed(bytes.len() - fields.remaining()));
+        }
+        Ok(checkpoint)
+    }
+}
+
+/// The bytes between magic and checksum.
+fn checked(bytes: &[u8], magic: [u8; 8]) -> Result<&[u8], Malformed> {
+    let (content, checksum) = bytes.split_last_chunk::<4>().ok_or(Malformed(0))?;
+    if crc32c::crc32c(content) != u32::from_le_bytes(*checksum) {
+        return Err(Malformed(content.len()));
+    }
+    content.strip_prefix(&magic).ok_or(Malformed(0))
+}
+
+fn encode_log(log: &LogImage, bytes: &mut Vec<u8>) {
+    bytes.extend_from_slice(&log.id.topic);
+    bytes.extend_from_slice(&log.id.partition.to_le_bytes());
+    put_text(bytes, &log.directory);
+    put_text(bytes, log.damage.as_deref().unwrap_or(""));
+    bytes.extend_from_slice(&log.start.0.to_le_bytes());
+    bytes.extend_from_slice(&log.end.0.to_le_bytes());
+    put_count(bytes, log.segments.len());
+    for segment in &log.segments {
+        for number in [
+            segment.id.0,
+            segment.base_offset.0.cast_unsigned(),
+            segment.size_bytes,
+        ] {
+            bytes.extend_from_slice(&number.to_le_bytes());
+        }
+        bytes.extend_from_slice(&segment.largest_timestamp_ms.to_le_bytes());
+        bytes.extend_from_slice(&segment.first_timestamp_ms.to_le_bytes());
+        let sealed = if segment.sealed { SEALED } else { 0 };
+        let indexed = if segment.index.is_some() { INDEXED } else { 0 };
+        bytes.push(sealed | indexed);
+        if let Some(index) = &segment.index {
+            index.encode(bytes);
+        }
+    }
+    log.epochs.encode(bytes);
+    log.producers.encode(bytes);
+}
+
+fn decode_log(fields: &mut Fields<'_>) -> Result<LogImage, Malformed> {
+    let id = LogId {
+        topic: fields.array()?,
+        partition: fields.u32()?,
+    };
+    let directory = fields.text()?.to_string();
+    let damage = Some(fields.text()?.to_string()).filter(|damage| !damage.is_empty());
+    let (start, end) = (Offset(fields.i64()?), Offset(fields.i64()?));
+    let mut segments = Vec::new();
+    for _ in 0..fields.count(41)? {
+        let (id, base_offset) = (SegmentId(fields.u64()?), Offset(fields.i64()?));
+        let size_bytes = fields.u64()?;
+        let (largest_timestamp_ms, first_timestamp_ms) = (fields.i64()?, fields.i64()?);
+        let flags = fields.u8()?;
+        let index = match flags & INDEXED {
+            0 => None,
+            _ => Some(SparseIndex::decode(fields, base_offset, MOST_ENTRIES)?),
+        };
+        segments.push(SegmentImage {
+            id,
+            base_offset,
+            size_bytes,
+            sealed: flags & SEALED != 0,
+            largest_timestamp_ms,
+            first_timestamp_ms,
+            index,
+        });
+    }
+    let epochs = LeaderEpochs::decode(fields)?;
+    let producers = ProducerState::decode(fields)?;
+    Ok(LogImage {
+        id,
+        directory,
+        start,
+        end,
+        segments,
+        epochs,
+        producers,
+        damage,
+    })
+}
+
+/// Which generation of checkpoints is valid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Current {
+    /// The generation.
+    pub generation: u64,
+    /// Its checkpoints are those of the cores below this number.
+    pub cores: u16,
+}
+
+impl Current {
+    /// The content of `checkpoint/current`.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = CURRENT_MAGIC.to_vec();
+        bytes.extend_from_slice(&self.generation.to_le_bytes());
+        bytes.extend_from_slice(&self.cores.to_le_bytes());
+        let checksum = crc32c::crc32c(&bytes);
+        bytes.extend_from_slice(&checksum.to_le_bytes());
+        bytes
+    }
+
+    /// Reads the content of `checkpoint/current`.
+    pub fn decode(bytes: &[u8]) -> Result<Current, Malformed> {
+        let mut fields = Fields::new(checked(bytes, CURRENT_MAGIC)?);
+        Ok(Current {
+            generation: fields.u64()?,
+            cores: fields.i16()?.cast_unsigned(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::position::LeaderEpoch;
+
+    fn checkpoint() -> Checkpoint {
+        let mut log = LogImage::empty(
+            LogId {
+                topic: [9; 16],
+                partition: 2,
+            },
+            "t-2",
+        );
+        log.end = Offset(30);
+        log.start = Offset(4);
+        log.epochs.begin(LeaderEpoch(3), Offset(0));
+        let mut index = SparseIndex::new(Offset(20), 16, MOST_ENTRIES);
+        index.note(Offset(22), 100, 5);
+        log.segments = vec![
+            SegmentImage {
+                id: SegmentId(1),
+                base_offset: Offset(0),
+                size_bytes: 5000,
+                sealed: true,
+                largest_timestamp_ms: 7,
+                first_timestamp_ms: 6,
+                index: None,
+            },
+            SegmentImage {
+                id: SegmentId(2),
+                base_offset: Offset(20),
+                size_bytes: 300,
+                sealed: false,
+                largest_timestamp_ms: 8,
+                first_timestamp_ms: 7,
+                index: Some(index),
+            },
+        ];
+        Checkpoint {
+            generation: 5,
+            core: 1,
+            epoch: Epoch([1; 16]),
+            covered: 77,
+            logs: vec![log],
+        }
+    }
+
+    #[test]
+    fn round_trip_and_damage_is_noticed() {
+        let bytes = checkpoint().encode();
+        assert_eq!(Checkpoint::decode(&bytes), Ok(checkpoint()));
+        for at in 0..bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 4;
+            assert!(Checkpoint::decode(&damaged).is_err(), "byte {at}");
+            assert!(Checkpoint::decode(&bytes[..at]).is_err(), "cut at {at}");
+        }
+        let current = Current {
+            generation: 5,
+            cores: 2,
+        };
+        assert_eq!(Current::decode(&current.encode()), Ok(current));
+    }
+}

@@ -1,0 +1,242 @@
+//! What one core owns in one data directory: a journal, the logs, and the task that moves bytes
+//! from the journal to the segments and writes checkpoints.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use super::checkpoint::{Checkpoint, checkpoint_file_name};
+use super::chunk_cache::ChunkCache;
+use super::journal::{Journal, JournalLimits};
+use super::partition_log::{LogError, LogImage, LogSettings, PartitionLog};
+use super::position::LogId;
+use super::recovery::{CHECKPOINT_DIRECTORY, JOURNAL_DIRECTORY, RecoveredCore};
+use super::storing::replace_file;
+use crate::runtime::breach::{Breach, is_planted};
+use crate::runtime::executor::{Queue, spawn, yield_if_needed};
+use crate::runtime::signal::{Promise, promise};
+
+/// See the head of this file.
+pub struct LogDirectory {
+    path: PathBuf,
+    core: u16,
+    generation: u64,
+    journal: Rc<Journal>,
+    cache: Rc<ChunkCache>,
+    logs: RefCell<BTreeMap<LogId, Rc<PartitionLog>>>,
+    stop: RefCell<Option<Promise<()>>>,
+    stopping: Cell<bool>,
+    checkpoints: Cell<u64>,
+    checkpoint_asked: Cell<bool>,
+    journal_total_bytes: u64,
+}
+
+impl LogDirectory {
+    /// Opens what recovery prepared for this core.
+    pub async fn start(
+        path: &Path,
+        core: u16,
+        recovered: RecoveredCore,
+        cache: &Rc<ChunkCache>,
+        limits: JournalLimits,
+        settings: impl Fn(&LogImage) -> LogSettings,
+    ) -> io::Result<Rc<LogDirectory>> {
+        let journal = Journal::start(
+            &path.join(JOURNAL_DIRECTORY),
+            recovered.epoch,
+            limits,
+            recovered.journal_files,
+            recovered.next_file,
+        )
+        .await?;
+        let mut logs = BTreeMap::new();
+        for image in recovered.logs {
+            let (id, settings) = (image.id, settings(&image));
+            logs.insert(
+                id,
+                PartitionLog::open(path, image, &journal, cache, settings),
+            );
+        }
+        let directory = Rc::new(LogDirectory {
+            path: path.to_path_buf(),
+            core,
+            generation: recovered.generation,
+            journal,
+            cache: cache.clone(),
+            logs: RefCell::new(logs),
+            stop: RefCell::default(),
+            stopping: Cell::new(false),
+            checkpoints: Cell::new(0),
+            checkpoint_asked: Cell::new(false),
+            journal_total_bytes: limits.total_bytes,
+        });
+        spawn(Queue::Background, directory.clone().keep_house());
+        Ok(directory)
+    }
+
+    /// The data directory.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The journal.
+    #[must_use]
+    pub fn journal(&self) -> &Rc<Journal> {
+        &self.journal
+    }
+
+    /// Checkpoints written since the start.
+    #[must_use]
+    pub fn checkpoints(&self) -> u64 {
+        self.checkpoints.get()
+    }
+
+    /// A log of this core.
+    #[must_use]
+    pub fn log(&self, id: LogId) -> Option<Rc<PartitionLog>> {
+        self.logs.borrow().get(&id).cloned()
+    }
+
+    /// All logs of this core.
+    #[must_use]
+    pub fn logs(&self) -> Vec<Rc<PartitionLog>> {
+        self.logs.borrow().values().cloned().collect()
+    }
+
+    /// A new log; it takes no space on disk until its first record.
+    pub fn create_log(
+        &self,
+        id: LogId,
+        directory_name: &str,
+        settings: LogSettings,
+    ) -> Rc<PartitionLog> {
+        let image = LogImage::empty(id, directory_name);
+        let log = PartitionLog::open(&self.path, image, &self.journal, &self.cache, settings);
+        let before = self.logs.borrow_mut().insert(id, log.clone());
+        assert!(before.is_none(), "{id:?} is created twice");
+        log
+    }
+
+    /// Removes a log and its files.
+    pub async fn delete_log(&self, id: LogId) {
+        let log = self.logs.borrow_mut().remove(&id);
+        if let Some(log) = log
+            && let Err(error) = log.delete().await
+        {
+            tracing::warn!(log = log.directory_name(), %error, "cannot remove a deleted log");
+        }
+    }
+
+    /// Asks for a checkpoint soon.
+    pub fn ask_for_checkpoint(&self) {
+        self.checkpoint_asked.set(true);
+        self.journal.pressed().raise();
+    }
+
+    /// Writes everything to the segments and an empty journal, and ends the tasks. Nothing may be
+    /// appended any more.
+    pub async fn shut_down(&self) {
+        let (done, ended) = promise();
+        *self.stop.borrow_mut() = Some(done);
+        self.stopping.set(true);
+        self.journal.pressed().raise();
+        ended.await;
+    }
+
+    async fn keep_house(self: Rc<Self>) {
+        loop {
+            let pressed = self.journal.pressed().raised();
+            let crowded = self.cache.crowded().raised();
+            if self.journal.failure().is_some() {
+                break;
+            }
+            let stopping = self.stopping.get();
+            let due = self.journal.bytes_to_release() > self.journal_total_bytes / 2;
+            let outcome = if stopping || due || self.checkpoint_asked.take() {
+                self.checkpoint().await
+            } else if self.cache.is_crowded() {
+                self.store_all(false).await
+            } else {
+                futures_lite::future::or(pressed, crowded).await;
+                continue;
+            };
+            if let Err(error) = outcome {
+                tracing::error!(directory = %self.path.display(), %error, "storing failed");
+            }
+            if stopping {
+                break;
+            }
+        }
+        self.journal.stop();
+        let stop = self.stop.borrow_mut().take();
+        if let Some(done) = stop {
+            done.keep(());
+        }
+    }
+
+    async fn store_all(&self, ragged: bool) -> Result<(), LogError> {
+        for log in self.logs() {
+            if log.healthy().is_err() {
+                continue;
+            }
+            log.store(ragged).await?;
+            log.seal_segments().await?;
+            yield_if_needed().await;
+        }
+        Ok(())
+    }
+
+    /// Writes a checkpoint that covers everything recorded before this call and gives the journal's
+    /// files back.
+    async fn checkpoint(&self) -> Result<(), LogError> {
+        // No await between the images and the cut: the images are the effect of exactly the
+        // groups up to the cut.
+        let logs: Vec<LogImage> = self
+            .logs()
+            .iter()
+            .filter_map(|log| log.checkpoint_image())
+            .collect();
+        let Some(covered) = self.journal.cut().await else {
+            return self.failed("the journal failed");
+        };
+        if is_planted(Breach::ReuseBeforeCheckpoint) {
+            self.journal.release(covered);
+        }
+        if !is_planted(Breach::CheckpointBeforeData) {
+            self.make_stored_durable().await?;
+        }
+        let checkpoint = Checkpoint {
+            generation: self.generation,
+            core: self.core,
+            epoch: self.journal.epoch(),
+            covered,
+            logs,
+        };
+        let name = checkpoint_file_name(self.generation, self.core);
+        let path = self.path.join(CHECKPOINT_DIRECTORY).join(name);
+        if let Err(error) = replace_file(&path, &checkpoint.encode()).await {
+            return self.failed(&format!("writing {} failed: {error}", path.display()));
+        }
+        self.checkpoints.set(self.checkpoints.get() + 1);
+        self.journal.release(covered);
+        Ok(())
+    }
+
+    async fn make_stored_durable(&self) -> Result<(), LogError> {
+        self.store_all(true).await?;
+        for log in self.logs() {
+            if log.healthy().is_ok() {
+                log.sync_segments().await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn failed(&self, reason: &str) -> Result<(), LogError> {
+        self.journal.fail(reason);
+        Err(LogError::Offline(reason.into()))
+    }
+}

@@ -1,0 +1,196 @@
+//! From the journal to the segments: background writes, sealing, and the files a checkpoint needs
+//! flushed.
+//!
+//! One task per core and data directory calls these, one log after the other, so a block of a
+//! segment never has two writes in flight. Only flushed bytes are written: the groups that could
+//! restore a block are complete before the block itself is touched.
+
+use std::io;
+use std::path::Path;
+
+use super::partition_log::{LogError, PartitionLog};
+use super::position::{BytePosition, SegmentId};
+use super::segment::index_file_name;
+use crate::runtime::buffer::{AppendBuf, BLOCK_BYTES, Slice};
+use crate::runtime::disk::{self, Durability};
+
+/// The largest single write to a segment.
+const MOST_WRITE_BYTES: usize = 1 << 20;
+
+struct StorePlan {
+    segment: SegmentId,
+    position: BytePosition,
+    bytes: Slice,
+    stored: BytePosition,
+}
+
+impl PartitionLog {
+    /// Writes flushed bytes to the segments: whole blocks, and the partly filled last one of each
+    /// segment that is complete, or of all if `ragged`.
+    pub(super) async fn store(&self, ragged: bool) -> Result<(), LogError> {
+        while let Some(plan) = self.plan_store(ragged) {
+            if let Err(error) = self.execute(plan).await {
+                return Err(self.fail_directory("writing a segment", &error));
+            }
+        }
+        Ok(())
+    }
+
+    fn plan_store(&self, ragged: bool) -> Option<StorePlan> {
+        self.settle();
+        let state = self.state.borrow();
+        let newest = state.segments.len().checked_sub(1)?;
+        for (index, segment) in state.segments.iter().enumerate() {
+            let block = BLOCK_BYTES as u64;
+            let complete = index < newest && segment.flushed == segment.size;
+            let end = if ragged || complete {
+                segment.flushed
+            } else {
+                segment.flushed - segment.flushed % block
+            };
+            if segment.stored >= end {
+                continue;
+            }
+            let position = segment.stored - segment.stored % block;
+            let slice = segment
+                .chunks
+                .from(position)
+                .expect("what is not stored is in memory");
+            let length = slice
+                .len()
+                .min((end - position) as usize)
+                .min(MOST_WRITE_BYTES);
+            let whole = length - length % BLOCK_BYTES;
+            let (bytes, stored) = if whole > 0 {
+                (slice.part(0..whole), position + whole as u64)
+            } else {
+                (padded(&slice[..length]), position + length as u64)
+            };
+            return Some(StorePlan {
+                segment: segment.id,
+                position,
+                bytes,
+                stored,
+            });
+        }
+        None
+    }
+
+    async fn execute(&self, plan: StorePlan) -> io::Result<()> {
+        let file = self.segment_file(plan.segment).await?;
+        file.write(plan.position, plan.bytes, Durability::Volatile)
+            .await?;
+        let gained = {
+            let mut state = self.state.borrow_mut();
+            let Some(segment) = state.segment_mut(plan.segment) else {
+                return Ok(());
+            };
+            let gained = plan.stored - segment.stored;
+            segment.stored = plan.stored;
+            segment.unsynced = true;
+            segment.assert_ladder();
+            gained
+        };
+        self.cache.note_stored(gained as usize);
+        Ok(())
+    }
+
+    /// Flushes every segment file that was written to.
+    pub(super) async fn sync_segments(&self) -> Result<(), LogError> {
+        loop {
+            let segment = {
+                let mut state = self.state.borrow_mut();
+                let Some(segment) = state.segments.iter_mut().find(|segment| segment.unsynced)
+                else {
+                    return Ok(());
+                };
+                segment.unsynced = false;
+                segment.id
+            };
+            let synced = match self.segment_file(segment).await {
+                Ok(file) => file.sync().await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = synced {
+                return Err(self.fail_directory("flushing a segment", &error));
+            }
+        }
+    }
+
+    /// Seals every complete segment: cuts the file to its end, writes its index, flushes both.
+    pub(super) async fn seal_segments(&self) -> Result<(), LogError> {
+        while let Some(segment) = self.next_to_seal() {
+            if let Err(error) = self.seal(segment).await {
+                return Err(self.fail_directory("sealing a segment", &error));
+            }
+        }
+        Ok(())
+    }
+
+    fn next_to_seal(&self) -> Option<SegmentId> {
+        let state = self.state.borrow();
+        let newest = state.segments.len().checked_sub(1)?;
+        let mut complete = state.segments.iter().take(newest);
+        complete
+            .find(|segment| !segment.sealed && segment.stored == segment.size)
+            .map(|segment| segment.id)
+    }
+
+    async fn seal(&self, segment: SegmentId) -> io::Result<()> {
+        let file = self.segment_file(segment).await?;
+        let (size, base_offset, index) = {
+            let state = self.state.borrow();
+            let Some(found) = state.segment(segment) else {
+                return Ok(());
+            };
+            let index = found
+                .index
+                .as_ref()
+                .map(|index| index.to_file(found.id, found.size));
+            (found.size, found.base_offset, index)
+        };
+        file.set_len(size).await?;
+        file.full_sync().await?;
+        if let Some(index) = index {
+            let path = self.directory.join(index_file_name(base_offset));
+            replace_file(&path, &index).await?;
+        }
+        if let Some(found) = self.state.borrow_mut().segment_mut(segment) {
+            found.sealed = true;
+            found.unsynced = false;
+            found.index = None;
+            found.file = None;
+        }
+        Ok(())
+    }
+
+    /// A failed write to a segment is the directory's failure: nothing in it can be trusted to
+    /// become durable any more.
+    fn fail_directory(&self, doing: &str, error: &io::Error) -> LogError {
+        let failed = self.disk_failed(doing, error);
+        self.journal.fail(&failed.to_string());
+        failed
+    }
+}
+
+/// A copy of a partly filled block: the block itself goes on being appended to.
+fn padded(bytes: &[u8]) -> Slice {
+    let mut buffer = AppendBuf::allocate(bytes.len());
+    buffer.append(bytes);
+    buffer.pad_to_block();
+    buffer.whole()
+}
+
+/// Replaces a small file so that a crash leaves the old or the new content.
+pub(super) async fn replace_file(path: &Path, content: &[u8]) -> io::Result<()> {
+    let temporary = path.with_extension("tmp");
+    if disk::exists(&temporary).await? {
+        disk::remove_file(&temporary).await?;
+    }
+    let file = disk::create(&temporary, 0).await?;
+    file.write(0, padded(content), Durability::Volatile).await?;
+    file.set_len(content.len() as u64).await?;
+    file.full_sync().await?;
+    disk::rename(&temporary, path).await?;
+    disk::sync_dir(path.parent().expect("files have a directory")).await
+}
