@@ -581,7 +581,6 @@ pub(crate) fn default_value(message: &Message, field: &Field) -> String {
         &field.kind,
     ) {
         (true, Some("null"), _) => rust_default,
-        (true, None | Some(""), Kind::Structure(_)) => rust_default,
         (true, None | Some(""), _) => "Some(Default::default())".to_owned(),
         (_, None | Some("" | "null" | "false" | "0"), _) => rust_default,
         (_, Some(text), _) if is_float && !text.contains('.') => format!("{text}.0"),

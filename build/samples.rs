@@ -50,7 +50,7 @@ fn value(message: &Message, field: &Field) -> String {
         Kind::Primitive(name) => format!("source.{}()", method(name)),
         Kind::String => "source.string()".to_owned(),
         Kind::Bytes => "source.bytes()".to_owned(),
-        Kind::Records => "source.records()".to_owned(),
+        Kind::Records => format!("source.records({})", allowed(message, field)),
         Kind::Array(_) => "source.array(version)".to_owned(),
         Kind::Structure(_) => "Sample::sample(source, version)".to_owned(),
     };
