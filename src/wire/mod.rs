@@ -1,3 +1,22 @@
+//! Bytes to values and back: Kafka's wire protocol.
+//!
+//! * **Owns** the codec, the frames, the table of APIs and error codes, and every message.
+//! * **How many**: nothing here has an identity; readers and writers live as long as one frame.
+//! * **Which core**: any; there is no state and no I/O.
+//! * **May import**: nothing of ours.
+//!
+//! The messages are not written by hand: `messages/tables` holds one text file per family, and
+//! `build/` turns them into Rust (see `messages`).
+//!
+//! *Architecture Invariant*: a length read from the wire never allocates by itself: it is checked
+//! against the bytes that are left, and vectors grow with what was really decoded.
+
+pub mod api_table;
+pub mod codec;
+pub mod error_code;
+pub mod frame;
+pub mod message;
+pub mod messages;
 pub mod checksum;
 pub mod compression;
 pub mod record;
