@@ -38,7 +38,15 @@ impl Codec {
     /// The codec with this id in a batch's attributes.
     #[must_use]
     pub fn from_id(id: u8) -> Option<Codec> {
-        [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd].get(usize::from(id)).copied()
+        [
+            Codec::None,
+            Codec::Gzip,
+            Codec::Snappy,
+            Codec::Lz4,
+            Codec::Zstd,
+        ]
+        .get(usize::from(id))
+        .copied()
     }
 
     /// Its id in a batch's attributes.
@@ -63,7 +71,11 @@ impl Codec {
     ///
     /// # Errors
     /// When it is malformed, or when more than the limit comes out of it.
-    pub fn decompress(self, input: &[u8], limit_bytes: usize) -> Result<Vec<u8>, DecompressionError> {
+    pub fn decompress(
+        self,
+        input: &[u8],
+        limit_bytes: usize,
+    ) -> Result<Vec<u8>, DecompressionError> {
         let mut decompressor = Decompressor::new(self, input, limit_bytes)?;
         let mut output = Vec::new();
         loop {
@@ -104,7 +116,10 @@ enum Source<'a> {
     Plain(&'a [u8]),
     Gzip(Box<flate2::bufread::MultiGzDecoder<&'a [u8]>>),
     Snappy(SnappyReader<'a>),
-    Lz4 { frame: Box<lz4_flex::frame::FrameDecoder<&'a [u8]>>, is_done: bool },
+    Lz4 {
+        frame: Box<lz4_flex::frame::FrameDecoder<&'a [u8]>>,
+        is_done: bool,
+    },
     Zstd(ZstdReader<'a>),
 }
 
@@ -113,7 +128,11 @@ impl<'a> Decompressor<'a> {
     ///
     /// # Errors
     /// When the input does not even start as the codec demands.
-    pub fn new(codec: Codec, input: &'a [u8], limit_bytes: usize) -> Result<Decompressor<'a>, DecompressionError> {
+    pub fn new(
+        codec: Codec,
+        input: &'a [u8],
+        limit_bytes: usize,
+    ) -> Result<Decompressor<'a>, DecompressionError> {
         let source = match codec {
             Codec::None => Source::Plain(input),
             Codec::Gzip => Source::Gzip(Box::new(flate2::bufread::MultiGzDecoder::new(input))),
@@ -124,17 +143,28 @@ impl<'a> Decompressor<'a> {
                     return Err(DecompressionError::Corrupt("lz4 frame"));
                 }
                 let frame = Box::new(lz4_flex::frame::FrameDecoder::new(input));
-                Source::Lz4 { frame, is_done: false }
+                Source::Lz4 {
+                    frame,
+                    is_done: false,
+                }
             }
             Codec::Zstd => Source::Zstd(ZstdReader::new(input)?),
         };
-        Ok(Decompressor { source, limit_bytes, left: limit_bytes })
+        Ok(Decompressor {
+            source,
+            limit_bytes,
+            left: limit_bytes,
+        })
     }
 
     /// Over bytes that are not compressed, without a limit of its own.
     #[must_use]
     pub fn plain(input: &'a [u8]) -> Decompressor<'a> {
-        Decompressor { source: Source::Plain(input), limit_bytes: usize::MAX, left: usize::MAX }
+        Decompressor {
+            source: Source::Plain(input),
+            limit_bytes: usize::MAX,
+            left: usize::MAX,
+        }
     }
 
     /// Fills `output` from the front and says how far; 0 at the end.
@@ -157,7 +187,9 @@ impl<'a> Decompressor<'a> {
             Source::Zstd(zstd) => zstd.read(output)?,
         };
         if count > self.left {
-            return Err(DecompressionError::TooLarge { limit_bytes: self.limit_bytes });
+            return Err(DecompressionError::TooLarge {
+                limit_bytes: self.limit_bytes,
+            });
         }
         self.left -= count;
         Ok(count)
@@ -173,7 +205,10 @@ struct ZstdReader<'a> {
 impl<'a> ZstdReader<'a> {
     fn new(input: &'a [u8]) -> Result<ZstdReader<'a>, DecompressionError> {
         let frame = Some(ZstdReader::frame(input)?);
-        Ok(ZstdReader { frame, frames_left: ZSTD_FRAMES_MAX - 1 })
+        Ok(ZstdReader {
+            frame,
+            frames_left: ZSTD_FRAMES_MAX - 1,
+        })
     }
 
     fn frame(
@@ -183,16 +218,21 @@ impl<'a> ZstdReader<'a> {
         if !input.starts_with(&ZSTD_MAGIC) {
             return Err(CORRUPT);
         }
-        let mut decoder =
-            zstd::stream::read::Decoder::with_buffer(input).map_err(|_| CORRUPT)?.single_frame();
-        decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map_err(|_| CORRUPT)?;
+        let mut decoder = zstd::stream::read::Decoder::with_buffer(input)
+            .map_err(|_| CORRUPT)?
+            .single_frame();
+        decoder
+            .window_log_max(ZSTD_WINDOW_LOG_MAX)
+            .map_err(|_| CORRUPT)?;
         Ok(decoder)
     }
 
     fn read(&mut self, output: &mut [u8]) -> Result<usize, DecompressionError> {
         const CORRUPT: DecompressionError = DecompressionError::Corrupt("zstd");
         loop {
-            let Some(frame) = &mut self.frame else { return Ok(0) };
+            let Some(frame) = &mut self.frame else {
+                return Ok(0);
+            };
             let count = frame.read(output).map_err(|_| CORRUPT)?;
             if count > 0 || output.is_empty() {
                 return Ok(count);
@@ -257,7 +297,10 @@ fn lz4(input: &[u8]) -> Vec<u8> {
         .block_size(lz4_flex::frame::BlockSize::Max64KB)
         .block_mode(lz4_flex::frame::BlockMode::Independent);
     let mut encoder = lz4_flex::frame::FrameEncoder::with_frame_info(frame, Vec::new());
-    encoder.write_all(input).map_err(io::Error::from).expect(MEMORY);
+    encoder
+        .write_all(input)
+        .map_err(io::Error::from)
+        .expect(MEMORY);
     encoder.finish().expect(MEMORY)
 }
 
@@ -328,10 +371,16 @@ mod tests {
 
     #[test]
     fn levels_change_the_work_and_not_the_content() {
-        let input: Vec<u8> = (0..100_000u32).flat_map(|n| (n % 1000).to_be_bytes()).collect();
+        let input: Vec<u8> = (0..100_000u32)
+            .flat_map(|n| (n % 1000).to_be_bytes())
+            .collect();
         for (codec, levels) in [(Codec::Gzip, [-1, 1, 9]), (Codec::Zstd, [-131_072, 1, 19])] {
             for level in levels {
-                let packed = Compression { codec, level: Some(level) }.compress(&input);
+                let packed = Compression {
+                    codec,
+                    level: Some(level),
+                }
+                .compress(&input);
                 assert_eq!(codec.decompress(&packed, input.len()), Ok(input.clone()));
             }
         }
@@ -344,8 +393,13 @@ mod tests {
             packed.extend(Compression::of(codec).compress(b"two"));
             assert_eq!(codec.decompress(&packed, 100), Ok(b"one two".to_vec()));
         }
-        let many = Compression::of(Codec::Zstd).compress(b"").repeat(ZSTD_FRAMES_MAX as usize + 1);
-        assert_eq!(Codec::Zstd.decompress(&many, 100), Err(DecompressionError::Corrupt("zstd")));
+        let many = Compression::of(Codec::Zstd)
+            .compress(b"")
+            .repeat(ZSTD_FRAMES_MAX as usize + 1);
+        assert_eq!(
+            Codec::Zstd.decompress(&many, 100),
+            Err(DecompressionError::Corrupt("zstd"))
+        );
     }
 
     #[test]
@@ -353,12 +407,17 @@ mod tests {
         // Magic, descriptor without single segment, window byte for 2^31, one empty raw block.
         let mut frame = ZSTD_MAGIC.to_vec();
         frame.extend([0x00, (31 - 10) << 3, 0x01, 0x00, 0x00]);
-        assert_eq!(Codec::Zstd.decompress(&frame, 100), Err(DecompressionError::Corrupt("zstd")));
+        assert_eq!(
+            Codec::Zstd.decompress(&frame, 100),
+            Err(DecompressionError::Corrupt("zstd"))
+        );
     }
 
     #[test]
     fn dependent_and_checksummed_lz4_frames_are_read() {
-        let input: Vec<u8> = (0..200_000u32).flat_map(|n| (n % 777).to_le_bytes()).collect();
+        let input: Vec<u8> = (0..200_000u32)
+            .flat_map(|n| (n % 777).to_le_bytes())
+            .collect();
         let frame = lz4_flex::frame::FrameInfo::new()
             .block_mode(lz4_flex::frame::BlockMode::Linked)
             .block_checksums(true)

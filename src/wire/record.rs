@@ -103,7 +103,10 @@ impl<'a> Fields<'a> {
 
     fn header(&mut self) -> Result<Header<'a>, BatchError> {
         let length = usize::try_from(varint(self)?).map_err(|_| NEGATIVE)?;
-        Ok(Header { key: self.take(length)?, value: self.nullable_bytes()? })
+        Ok(Header {
+            key: self.take(length)?,
+            value: self.nullable_bytes()?,
+        })
     }
 }
 
@@ -135,7 +138,9 @@ impl<'a> Record<'a> {
     /// Takes one record off the front of `fields`.
     fn take(fields: &mut Fields<'a>) -> Result<Record<'a>, BatchError> {
         let length = usize::try_from(varint(fields)?).map_err(|_| NEGATIVE)?;
-        let mut body = Fields { rest: fields.take(length)? };
+        let mut body = Fields {
+            rest: fields.take(length)?,
+        };
         let _attributes = body.byte()?;
         let timestamp_delta = varlong(&mut body)?;
         let offset_delta = varint(&mut body)?;
@@ -153,7 +158,14 @@ impl<'a> Record<'a> {
         if !body.rest.is_empty() {
             return Err(BODY_LENGTH);
         }
-        Ok(Record { offset_delta, timestamp_delta, key, value, header_count, headers })
+        Ok(Record {
+            offset_delta,
+            timestamp_delta,
+            key,
+            value,
+            header_count,
+            headers,
+        })
     }
 
     /// Number of its headers.
@@ -163,7 +175,7 @@ impl<'a> Record<'a> {
     }
 
     /// Its headers, in order.
-    pub fn headers(&self) -> impl ExactSizeIterator<Item = Header<'a>> + use<'a> {
+    pub fn headers(&self) -> impl ExactSizeIterator<Item = Header<'a>> + Clone + use<'a> {
         let mut fields = self.headers;
         (0..self.header_count as usize)
             .map(move |_| fields.header().expect("checked when the record was parsed"))
@@ -183,7 +195,11 @@ impl<'a> Records<'a> {
     /// `count` records in `payload`, which must hold nothing else.
     #[must_use]
     pub fn new(payload: &'a [u8], count: i32) -> Records<'a> {
-        Records { fields: Fields { rest: payload }, remaining: count.max(0), is_done: false }
+        Records {
+            fields: Fields { rest: payload },
+            remaining: count.max(0),
+            is_done: false,
+        }
     }
 }
 
@@ -246,7 +262,10 @@ struct Stream<'a> {
 
 impl Stream<'_> {
     fn refill(&mut self) -> Result<bool, BatchError> {
-        assert_eq!(self.start, self.end, "refilled only when the window is used up");
+        assert_eq!(
+            self.start, self.end,
+            "refilled only when the window is used up"
+        );
         let count = self.input.read(&mut self.window)?;
         self.start = 0;
         self.end = count;
@@ -300,7 +319,13 @@ impl<'a> RecordOutlines<'a> {
     pub fn new(input: Decompressor<'a>, count: i32) -> RecordOutlines<'a> {
         let window = vec![0; WINDOW_BYTES];
         RecordOutlines {
-            stream: Stream { input, window, start: 0, end: 0, body_left: 0 },
+            stream: Stream {
+                input,
+                window,
+                start: 0,
+                end: 0,
+                body_left: 0,
+            },
             remaining: count.max(0),
             is_done: false,
         }
@@ -328,7 +353,11 @@ impl<'a> RecordOutlines<'a> {
         if stream.body_left > 0 {
             return Err(BODY_LENGTH);
         }
-        Ok(RecordOutline { offset_delta, timestamp_delta, has_key })
+        Ok(RecordOutline {
+            offset_delta,
+            timestamp_delta,
+            has_key,
+        })
     }
 
     fn step(&mut self) -> Result<Option<RecordOutline>, BatchError> {
@@ -399,15 +428,17 @@ mod tests {
     }
 
     /// One record with a key, a value and a header, delta zero.
-    const RECORD: &[u8] = &[
-        22, 0, 0, 0, 2, b'k', 4, b'v', b'w', 2, 2, b'h', 1,
-    ];
+    const RECORD: &[u8] = &[22, 0, 0, 0, 2, b'k', 4, b'v', b'w', 2, 2, b'h', 1];
 
     fn first(bytes: &[u8], count: i32) -> Result<(), BatchError> {
         let slices = Records::new(bytes, count).find_map(|record| record.err());
-        let streamed = RecordOutlines::new(Decompressor::plain(bytes), count)
-            .find_map(|record| record.err());
-        assert_eq!(slices.is_some(), streamed.is_some(), "both walks agree on {bytes:?}");
+        let streamed =
+            RecordOutlines::new(Decompressor::plain(bytes), count).find_map(|record| record.err());
+        assert_eq!(
+            slices.is_some(),
+            streamed.is_some(),
+            "both walks agree on {bytes:?}"
+        );
         slices.map_or(Ok(()), Err)
     }
 
@@ -419,7 +450,13 @@ mod tests {
         assert_eq!(record.key, Some(&b"k"[..]));
         assert_eq!(record.value, Some(&b"vw"[..]));
         let headers: Vec<_> = record.headers().collect();
-        assert_eq!(headers, [Header { key: b"h", value: None }]);
+        assert_eq!(
+            headers,
+            [Header {
+                key: b"h",
+                value: None
+            }]
+        );
         assert_eq!(first(&good, 1), Ok(()));
         assert_eq!(first(&good, 2), Err(EARLY_END));
         assert_eq!(first(&good, 0), Err(LEFT_OVER));

@@ -168,7 +168,10 @@ impl Attributes {
     /// The same attributes with another timestamp type.
     #[must_use]
     pub fn with_timestamp_type(self, timestamp_type: TimestampType) -> Attributes {
-        self.with(Attributes::LOG_APPEND_TIME, timestamp_type == TimestampType::LogAppendTime)
+        self.with(
+            Attributes::LOG_APPEND_TIME,
+            timestamp_type == TimestampType::LogAppendTime,
+        )
     }
 
     /// The same attributes with the transactional bit as given.
@@ -224,12 +227,15 @@ pub struct BatchHeader {
 }
 
 fn field<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
-    *bytes[at..].first_chunk().expect("callers check that a header is there")
+    *bytes[at..]
+        .first_chunk()
+        .expect("callers check that a header is there")
 }
 
 impl BatchHeader {
-    /// Parses the header at the start of `bytes`. Checks magic, the length's lower bound and the
-    /// count's sign; whether the records are there is for [`BatchView::parse`] to say.
+    /// Parses the header at the start of `bytes`. Checks magic and the length's lower bound;
+    /// whether the records are there is for [`BatchView::parse`] to say, and what the fields under
+    /// the checksum are worth shows when that was verified.
     ///
     /// # Errors
     /// What is wrong with the bytes.
@@ -238,7 +244,9 @@ impl BatchHeader {
             return Err(BatchError::BadMagic(bytes[MAGIC_END - 1] as i8));
         }
         if bytes.len() < HEADER_BYTES {
-            return Err(BatchError::TooShort { available: bytes.len() });
+            return Err(BatchError::TooShort {
+                available: bytes.len(),
+            });
         }
         let header = BatchHeader {
             base_offset: i64::from_be_bytes(field(bytes, 0)),
@@ -256,9 +264,6 @@ impl BatchHeader {
         };
         if header.batch_length < (HEADER_BYTES - LENGTH_PREFIX_BYTES) as i32 {
             return Err(BatchError::BadLength(header.batch_length));
-        }
-        if header.record_count < 0 {
-            return Err(BatchError::BadCount(header.record_count));
         }
         Ok(header)
     }
@@ -298,7 +303,8 @@ impl BatchHeader {
     /// Offset of the last record.
     #[must_use]
     pub fn last_offset(&self) -> i64 {
-        self.base_offset.wrapping_add(i64::from(self.last_offset_delta))
+        self.base_offset
+            .wrapping_add(i64::from(self.last_offset_delta))
     }
 
     /// Whether an idempotent producer wrote it.
@@ -329,7 +335,12 @@ impl BatchHeader {
     /// under the checksum.
     #[must_use]
     pub fn placed(&self, base_offset: i64, leader_epoch: i32) -> [u8; HEADER_BYTES] {
-        BatchHeader { base_offset, partition_leader_epoch: leader_epoch, ..*self }.encode()
+        BatchHeader {
+            base_offset,
+            partition_leader_epoch: leader_epoch,
+            ..*self
+        }
+        .encode()
     }
 }
 
@@ -390,7 +401,10 @@ impl<'a> BatchView<'a> {
         if computed == self.header.crc {
             Ok(())
         } else {
-            Err(BatchError::BadChecksum { stored: self.header.crc, computed })
+            Err(BatchError::BadChecksum {
+                stored: self.header.crc,
+                computed,
+            })
         }
     }
 
@@ -415,8 +429,12 @@ impl<'a> BatchView<'a> {
     /// The records of a batch that is not compressed.
     ///
     /// # Errors
-    /// When it is compressed: such a batch goes through [`BatchView::plain_payload`].
+    /// When the count is negative, or the batch is compressed: such a batch goes through
+    /// [`BatchView::plain_payload`].
     pub fn records(&self) -> Result<Records<'a>, BatchError> {
+        if self.header.record_count < 0 {
+            return Err(BatchError::BadCount(self.header.record_count));
+        }
         match self.header.attributes.codec()? {
             Codec::None => Ok(Records::new(self.payload(), self.header.record_count)),
             _ => Err(BatchError::BadRecord("the batch is compressed")),

@@ -24,7 +24,9 @@ pub(super) fn compress(input: &[u8]) -> Vec<u8> {
     output.extend(VERSION.to_be_bytes());
     let mut encoder = snap::raw::Encoder::new();
     for block in input.chunks(BLOCK_BYTES) {
-        let packed = encoder.compress_vec(block).expect("a block is far below snappy's maximum");
+        let packed = encoder
+            .compress_vec(block)
+            .expect("a block is far below snappy's maximum");
         output.extend((packed.len() as u32).to_be_bytes());
         output.extend(packed);
     }
@@ -47,8 +49,18 @@ impl<'a> SnappyReader<'a> {
         limit_bytes: usize,
     ) -> Result<SnappyReader<'a>, DecompressionError> {
         let is_framed = input.starts_with(&MAGIC);
-        let rest = if is_framed { without_header(input)? } else { input };
-        Ok(SnappyReader { rest, is_framed, limit_bytes, block: Vec::new(), position: 0 })
+        let rest = if is_framed {
+            without_header(input)?
+        } else {
+            input
+        };
+        Ok(SnappyReader {
+            rest,
+            is_framed,
+            limit_bytes,
+            block: Vec::new(),
+            position: 0,
+        })
     }
 
     /// Fills `output` from the front and says how far; 0 at the end.
@@ -66,13 +78,19 @@ impl<'a> SnappyReader<'a> {
     }
 
     fn next_block(&mut self) -> Result<(), DecompressionError> {
-        let packed = if self.is_framed { self.cut_block()? } else { std::mem::take(&mut self.rest) };
+        let packed = if self.is_framed {
+            self.cut_block()?
+        } else {
+            std::mem::take(&mut self.rest)
+        };
         let length = snap::raw::decompress_len(packed).map_err(|_| CORRUPT)?;
         if length > packed.len().saturating_mul(GROWTH_MAX) {
             return Err(CORRUPT);
         }
         if length > self.limit_bytes {
-            return Err(DecompressionError::TooLarge { limit_bytes: self.limit_bytes });
+            return Err(DecompressionError::TooLarge {
+                limit_bytes: self.limit_bytes,
+            });
         }
         self.position = 0;
         self.block.resize(length, 0);
@@ -103,7 +121,10 @@ impl<'a> SnappyReader<'a> {
 fn without_header(input: &[u8]) -> Result<&[u8], DecompressionError> {
     let (header, rest) = input.split_at_checked(HEADER_BYTES).ok_or(CORRUPT)?;
     let compatible = header.last_chunk().copied().map(u32::from_be_bytes);
-    let version = header[MAGIC.len()..].first_chunk().copied().map(u32::from_be_bytes);
+    let version = header[MAGIC.len()..]
+        .first_chunk()
+        .copied()
+        .map(u32::from_be_bytes);
     // snappy-java refuses versions below the first compatible one and checks nothing else.
     if version < Some(VERSION) || compatible.is_none() {
         return Err(CORRUPT);
@@ -142,7 +163,10 @@ mod tests {
     #[test]
     fn lengths_that_lie_are_refused_without_allocating() {
         // A raw block that announces 4 GiB less one.
-        assert_eq!(decompress(&[0xff, 0xff, 0xff, 0xff, 0x0f, 0x00]), Err(CORRUPT));
+        assert_eq!(
+            decompress(&[0xff, 0xff, 0xff, 0xff, 0x0f, 0x00]),
+            Err(CORRUPT)
+        );
         let mut framed = compress(b"some bytes");
         framed[HEADER_BYTES..HEADER_BYTES + 4].copy_from_slice(&u32::MAX.to_be_bytes());
         assert_eq!(decompress(&framed), Err(CORRUPT));
