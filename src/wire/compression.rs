@@ -5,7 +5,7 @@
 //! gzip, 12 MiB for lz4, 128 MiB of address space for zstd, of which only what was decoded is
 //! ever touched.
 
-use std::io::{self, Read, Write};
+use std::io::{Read, Write};
 
 use super::xerial::{self, SnappyReader};
 
@@ -297,10 +297,7 @@ fn lz4(input: &[u8]) -> Vec<u8> {
         .block_size(lz4_flex::frame::BlockSize::Max64KB)
         .block_mode(lz4_flex::frame::BlockMode::Independent);
     let mut encoder = lz4_flex::frame::FrameEncoder::with_frame_info(frame, Vec::new());
-    encoder
-        .write_all(input)
-        .map_err(io::Error::from)
-        .expect(MEMORY);
+    encoder.write_all(input).expect(MEMORY);
     encoder.finish().expect(MEMORY)
 }
 

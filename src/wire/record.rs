@@ -175,7 +175,7 @@ impl<'a> Record<'a> {
     }
 
     /// Its headers, in order.
-    pub fn headers(&self) -> impl ExactSizeIterator<Item = Header<'a>> + use<'a> {
+    pub fn headers(&self) -> impl ExactSizeIterator<Item = Header<'a>> + Clone + use<'a> {
         let mut fields = self.headers;
         (0..self.header_count as usize)
             .map(move |_| fields.header().expect("checked when the record was parsed"))

@@ -233,8 +233,9 @@ fn field<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
 }
 
 impl BatchHeader {
-    /// Parses the header at the start of `bytes`. Checks magic, the length's lower bound and the
-    /// count's sign; whether the records are there is for [`BatchView::parse`] to say.
+    /// Parses the header at the start of `bytes`. Checks magic and the length's lower bound;
+    /// whether the records are there is for [`BatchView::parse`] to say, and what the fields under
+    /// the checksum are worth shows when that was verified.
     ///
     /// # Errors
     /// What is wrong with the bytes.
@@ -263,9 +264,6 @@ impl BatchHeader {
         };
         if header.batch_length < (HEADER_BYTES - LENGTH_PREFIX_BYTES) as i32 {
             return Err(BatchError::BadLength(header.batch_length));
-        }
-        if header.record_count < 0 {
-            return Err(BatchError::BadCount(header.record_count));
         }
         Ok(header)
     }
@@ -431,8 +429,12 @@ impl<'a> BatchView<'a> {
     /// The records of a batch that is not compressed.
     ///
     /// # Errors
-    /// When it is compressed: such a batch goes through [`BatchView::plain_payload`].
+    /// When the count is negative, or the batch is compressed: such a batch goes through
+    /// [`BatchView::plain_payload`].
     pub fn records(&self) -> Result<Records<'a>, BatchError> {
+        if self.header.record_count < 0 {
+            return Err(BatchError::BadCount(self.header.record_count));
+        }
         match self.header.attributes.codec()? {
             Codec::None => Ok(Records::new(self.payload(), self.header.record_count)),
             _ => Err(BatchError::BadRecord("the batch is compressed")),
