@@ -51,6 +51,8 @@ pub struct JournalLimits {
     pub group_bytes: usize,
     /// Entries that wait for a group; beyond it appends wait.
     pub pending_bytes: usize,
+    /// The largest single append.
+    pub append_bytes: usize,
 }
 
 impl JournalLimits {
@@ -62,9 +64,13 @@ impl JournalLimits {
             largest_group <= self.first_file_bytes.min(self.file_bytes),
             "{self:?}"
         );
-        // A cut must fit into the file that is kept in reserve for it.
+        // A cut must fit into the file that is kept in reserve for it: what may be pending plus one
+        // append that was let in last, in whole groups, beside the room a group left unused.
+        let cut = self.pending_bytes + self.append_bytes;
+        let groups = cut as u64 / self.group_bytes as u64 + 2;
+        let padding = groups * (group_size_bytes(0) as u64);
         assert!(
-            2 * self.pending_bytes as u64 + largest_group <= self.file_bytes,
+            cut as u64 + padding + largest_group <= self.file_bytes,
             "{self:?}"
         );
         assert!(4 * self.file_bytes <= self.total_bytes, "{self:?}");
@@ -131,6 +137,7 @@ enum Pending {
 }
 
 struct JournalFile {
+    path: PathBuf,
     file: File,
     size_bytes: u64,
     position: u64,
@@ -189,6 +196,10 @@ pub struct Journal {
     space: Signal,
     /// A checkpoint would free space.
     pressed: Signal,
+    /// A group became durable, or none will.
+    completed: Signal,
+    /// A group waits for a file.
+    starved: Cell<bool>,
     groups: Cell<u64>,
     group_bytes: Cell<u64>,
 }
@@ -230,12 +241,21 @@ impl Journal {
             room: Signal::default(),
             space: Signal::default(),
             pressed: Signal::default(),
+            completed: Signal::default(),
+            starved: Cell::new(false),
             groups: Cell::new(0),
             group_bytes: Cell::new(0),
         });
-        for (path, size_bytes) in recycled {
+        // A crash while a file was made leaves a short one.
+        let (mut whole, short): (Vec<_>, Vec<_>) = recycled
+            .into_iter()
+            .partition(|(_, size_bytes)| *size_bytes >= limits.first_file_bytes);
+        remove_files(short.into_iter().map(|(path, _)| path).collect()).await;
+        // Small ones first: they are used once and then removed.
+        whole.sort_by_key(|(_, size_bytes)| *size_bytes);
+        for (path, size_bytes) in whole {
             let file = disk::open(&path).await?;
-            journal.add_file(file, size_bytes);
+            journal.add_file(path, file, size_bytes);
         }
         if journal.state.borrow().free.is_empty() {
             journal.create_file(limits.first_file_bytes).await?;
@@ -273,9 +293,20 @@ impl Journal {
         &self.pressed
     }
 
-    /// Bytes of groups written since the files were last released.
+    /// Raised when a group became durable, or none will any more.
     #[must_use]
-    pub fn bytes_to_release(&self) -> u64 {
+    pub fn group_completed(&self) -> &Signal {
+        &self.completed
+    }
+
+    /// Whether a checkpoint is due: half of the journal is used, or a group waits for a file.
+    #[must_use]
+    pub fn wants_checkpoint(&self) -> bool {
+        self.starved.get() || self.bytes_to_release() > self.limits.total_bytes / 2
+    }
+
+    /// Bytes of groups that no checkpoint covers yet.
+    fn bytes_to_release(&self) -> u64 {
         let state = self.state.borrow();
         let used: u64 = state.used.iter().map(|file| file.position).sum();
         used + state.current.as_ref().map_or(0, |file| file.position)
@@ -367,19 +398,30 @@ impl Journal {
         durable
     }
 
-    /// Gives files back whose groups are all covered by a durable checkpoint.
+    /// Gives files back whose groups are all covered by a durable checkpoint. A file that is too
+    /// small to hold a cut in reserve is removed instead.
     pub fn release(&self, covered: u64) {
         let mut state = self.state.borrow_mut();
+        let mut removed = Vec::new();
         while state
             .used
             .front()
             .is_some_and(|file| file.last_sequence <= covered)
         {
             let mut file = state.used.pop_front().expect("checked");
+            if file.size_bytes < self.limits.file_bytes {
+                state.allocated_bytes -= file.size_bytes;
+                removed.push(file.path);
+                continue;
+            }
             file.position = 0;
             state.free.push_back(file);
         }
         drop(state);
+        if !removed.is_empty() {
+            spawn(Queue::Background, remove_files(removed));
+        }
+        self.starved.set(false);
         self.space.raise();
         self.work.raise();
     }
@@ -391,10 +433,11 @@ impl Journal {
         self.space.raise();
     }
 
-    fn add_file(&self, file: File, size_bytes: u64) {
+    fn add_file(&self, path: PathBuf, file: File, size_bytes: u64) {
         let mut state = self.state.borrow_mut();
         state.allocated_bytes += size_bytes;
         let file = JournalFile {
+            path,
             file,
             size_bytes,
             position: 0,
@@ -427,7 +470,7 @@ impl Journal {
         }
         file.full_sync().await?;
         disk::sync_dir(&self.directory).await?;
-        self.add_file(file, size_bytes);
+        self.add_file(path, file, size_bytes);
         Ok(())
     }
 
@@ -475,12 +518,13 @@ impl Journal {
                     state.used.extend(full);
                     drop(state);
                     self.space.raise();
-                    if self.bytes_to_release() > self.limits.total_bytes / 2 {
+                    if self.wants_checkpoint() {
                         self.pressed.raise();
                     }
                     return;
                 }
             }
+            self.starved.set(true);
             self.pressed.raise();
             if self.failure.borrow().is_some() {
                 return;
@@ -657,6 +701,7 @@ impl Journal {
                 cut.keep(flight.sequence);
             }
         }
+        self.completed.raise();
     }
 
     /// Takes the directory out of service.
@@ -680,8 +725,22 @@ impl Journal {
         for (mark, _) in in_flight.into_iter().flat_map(|flight| flight.marks) {
             mark.fail();
         }
-        for signal in [&self.work, &self.room, &self.space, &self.pressed] {
+        for signal in [
+            &self.work,
+            &self.room,
+            &self.space,
+            &self.pressed,
+            &self.completed,
+        ] {
             signal.raise();
+        }
+    }
+}
+
+async fn remove_files(paths: Vec<PathBuf>) {
+    for path in paths {
+        if let Err(error) = disk::remove_file(&path).await {
+            tracing::warn!(file = %path.display(), %error, "cannot remove a small journal file");
         }
     }
 }

@@ -30,7 +30,6 @@ pub struct LogDirectory {
     stopping: Cell<bool>,
     checkpoints: Cell<u64>,
     checkpoint_asked: Cell<bool>,
-    journal_total_bytes: u64,
 }
 
 impl LogDirectory {
@@ -70,7 +69,6 @@ impl LogDirectory {
             stopping: Cell::new(false),
             checkpoints: Cell::new(0),
             checkpoint_asked: Cell::new(false),
-            journal_total_bytes: limits.total_bytes,
         });
         spawn(Queue::Background, directory.clone().keep_house());
         Ok(directory)
@@ -154,11 +152,11 @@ impl LogDirectory {
                 break;
             }
             let stopping = self.stopping.get();
-            let due = self.journal.bytes_to_release() > self.journal_total_bytes / 2;
+            let due = self.journal.wants_checkpoint();
             let outcome = if stopping || due || self.checkpoint_asked.take() {
                 self.checkpoint().await
             } else if self.cache.is_crowded() {
-                self.store_all(false).await
+                self.make_room().await
             } else {
                 futures_lite::future::or(pressed, crowded).await;
                 continue;
@@ -175,6 +173,22 @@ impl LogDirectory {
         if let Some(done) = stop {
             done.keep(());
         }
+    }
+
+    /// Stores whole blocks; when that gains nothing, partly filled ones; when that gains nothing
+    /// either, all that is left waits for the journal, and so does this.
+    async fn make_room(&self) -> Result<(), LogError> {
+        let pressed = self.journal.pressed().raised();
+        let flushed = self.journal.group_completed().raised();
+        for ragged in [false, true] {
+            let before = self.cache.unstored_bytes();
+            self.store_all(ragged).await?;
+            if self.cache.unstored_bytes() < before {
+                return Ok(());
+            }
+        }
+        futures_lite::future::or(flushed, pressed).await;
+        Ok(())
     }
 
     async fn store_all(&self, ragged: bool) -> Result<(), LogError> {

@@ -108,6 +108,8 @@ struct Unflushed {
 pub(super) struct LogState {
     pub(super) segments: VecDeque<Segment>,
     pub(super) start: Offset,
+    /// The log start that survives a crash.
+    durable_start: Offset,
     pub(super) end: Offset,
     pub(super) flushed: Offset,
     appended: AppendedBytes,
@@ -164,6 +166,7 @@ impl PartitionLog {
                 .map(Segment::from_image)
                 .collect(),
             start: image.start,
+            durable_start: image.start,
             end: image.end,
             flushed: image.end,
             appended: AppendedBytes(0),
@@ -334,8 +337,13 @@ impl PartitionLog {
     ///
     /// # Panics
     /// When the batch is longer or shorter than its header says.
-    pub fn append(&self, header: &BatchHeader, batch: &[u8], epoch: LeaderEpoch) -> Appended {
-        assert!(batch.len() == header.size_bytes(), "{} bytes", batch.len());
+    pub fn append(&self, header: &BatchHeader, payload: &[u8], epoch: LeaderEpoch) -> Appended {
+        let size_bytes = header.size_bytes();
+        assert!(
+            HEADER_BYTES + payload.len() == size_bytes,
+            "{} bytes behind a header that says {size_bytes}",
+            payload.len()
+        );
         let mut state = self.state.borrow_mut();
         let base_offset = state.end;
         if state.epochs.begin(epoch, base_offset) {
@@ -348,10 +356,10 @@ impl PartitionLog {
         }
         let placed = header.placed(base_offset.0, epoch.0);
         let next = Offset(base_offset.0 + i64::from(header.last_offset_delta) + 1);
-        let opened = state.copy(&[&placed, &batch[HEADER_BYTES..]], self.cache.limits());
-        state.note(header, base_offset, batch.len());
-        let (segment, position, bytes) = state.entry_bytes(batch.len());
-        let appended = AppendedBytes(state.appended.0 + batch.len() as u64);
+        let opened = state.copy(&[&placed, payload], self.cache.limits());
+        state.note(header, base_offset, size_bytes);
+        let (segment, position, bytes) = state.entry_bytes(size_bytes);
+        let appended = AppendedBytes(state.appended.0 + size_bytes as u64);
         state.appended = appended;
         let end_position = state.active().size;
         state.unflushed.push_back(Unflushed {
@@ -367,7 +375,7 @@ impl PartitionLog {
             self.cache
                 .admit(self.weak.clone(), segment, position, memory_bytes);
         }
-        self.cache.note_appended(batch.len());
+        self.cache.note_appended(size_bytes);
         self.journal
             .append((self.id, segment), position, bytes, &self.mark, appended);
         self.cache.trim();
@@ -556,7 +564,7 @@ impl PartitionLog {
         self.healthy()?;
         let durable = {
             let mut state = self.state.borrow_mut();
-            if to <= state.start {
+            if to <= state.durable_start {
                 return Ok(());
             }
             assert!(
@@ -564,15 +572,20 @@ impl PartitionLog {
                 "log start {to} beyond the end {}",
                 state.end
             );
-            state.start = to;
-            state.epochs.forget_before(to);
+            state.start = state.start.max(to);
+            let start = state.start;
+            state.epochs.forget_before(start);
             self.journal.record(&Entry::Start {
                 log: self.id,
-                offset: to,
+                offset: start,
             })
         };
         if durable.await.is_none() {
             return self.healthy();
+        }
+        {
+            let mut state = self.state.borrow_mut();
+            state.durable_start = state.durable_start.max(to);
         }
         self.drop_segments_below(to).await
     }

@@ -1,1 +1,591 @@
+//! Power cuts on the simulated disk, against a model.
+//!
+//! One seed is one history: a few cores and logs, random appends, checkpoints, deletions and log
+//! start moves, a cut at a random disk event (or an exit of the process), recovery (which may be cut
+//! too), and again. After each recovery every log must hold a prefix of what was enqueued, byte for
+//! byte, that includes everything acknowledged.
+//!
+//! `PERCOLOG_SEED` repeats one seed, `PERCOLOG_RUNS` sets their number.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::rc::Rc;
+
+use super::chunk_cache::{CacheLimits, ChunkCache};
+use super::journal::JournalLimits;
+use super::log_directory::LogDirectory;
+use super::partition_log::{LogSettings, PartitionLog};
+use super::position::{LeaderEpoch, LogId, Offset};
+use super::recovery::{RecoveredCore, RecoveryError, recover};
+use crate::runtime::breach::Breach;
+use crate::runtime::clock;
+use crate::runtime::core_id::CoreId;
+use crate::runtime::executor::{Queue, spawn, yield_now};
+use crate::runtime::random::random_u64;
+use crate::runtime::signal::Signal;
+use crate::runtime::sim::disk_model::DiskModel;
+use crate::runtime::sim::world::World;
+use crate::wire::record_batch::{BatchHeader, HEADER_BYTES};
+use crate::wire::record_batch_builder::{BatchBuilder, BatchOptions};
+
+const DATA: &str = "/data";
+
+/// Small enough that every history rolls, evicts, wraps the journal and checkpoints.
+const JOURNAL: JournalLimits = JournalLimits {
+    total_bytes: 5 * (64 << 10),
+    file_bytes: 64 << 10,
+    first_file_bytes: 24 << 10,
+    group_bytes: 12 << 10,
+    pending_bytes: 12 << 10,
+    append_bytes: 17 << 10,
+};
+
+const CACHE: CacheLimits = CacheLimits {
+    total_bytes: 96 << 10,
+    unstored_bytes: 48 << 10,
+    least_chunk_bytes: 4 << 10,
+    most_chunk_bytes: 16 << 10,
+};
+
+const SETTINGS: LogSettings = LogSettings {
+    segment_bytes: 24 << 10,
+    segment_ms: i64::MAX,
+    index_interval_bytes: 512,
+    index_most_entries: 4,
+};
+
+/// A log as it should be.
+#[derive(Default)]
+struct ModelLog {
+    /// Stored bytes of every batch enqueued, by base offset.
+    batches: BTreeMap<i64, Vec<u8>>,
+    end: i64,
+    acknowledged: i64,
+    /// Highest log start asked for and highest acknowledged.
+    start_asked: i64,
+    start_acknowledged: i64,
+    deletion_asked: bool,
+    deletion_done: bool,
+}
+
+#[derive(Default)]
+struct Model {
+    logs: BTreeMap<LogId, ModelLog>,
+}
+
+fn random_below(bound: u64) -> u64 {
+    random_u64() % bound
+}
+
+fn log_id(number: u64) -> LogId {
+    let mut topic = [0; 16];
+    topic[..8].copy_from_slice(&number.to_le_bytes());
+    LogId {
+        topic,
+        partition: (number % 7) as u32,
+    }
+}
+
+fn random_batch() -> (BatchHeader, Vec<u8>) {
+    let producer = random_below(8) == 0;
+    let mut builder = BatchBuilder::new(BatchOptions {
+        producer_id: if producer {
+            random_below(100_000) as i64
+        } else {
+            -1
+        },
+        producer_epoch: if producer { 0 } else { -1 },
+        base_sequence: if producer { 0 } else { -1 },
+        ..BatchOptions::default()
+    });
+    let most = [40, 700, 3000, 5500][random_below(4) as usize];
+    for _ in 0..=random_below(3) {
+        // Every value is its own, so misplaced bytes are noticed.
+        let value = random_u64()
+            .to_le_bytes()
+            .repeat(random_below(most / 8) as usize);
+        builder.append(
+            random_below(1000) as i64,
+            None,
+            Some(&value),
+            [].into_iter(),
+        );
+    }
+    let bytes = builder.finish();
+    let header = BatchHeader::parse(&bytes).expect("just built");
+    (header, bytes[HEADER_BYTES..].to_vec())
+}
+
+/// What is wrong after a recovery.
+type Verdict = Result<(), String>;
+
+struct Run {
+    seed: u64,
+    model: Rc<RefCell<Model>>,
+    cuts: u64,
+    next_log: u64,
+}
+
+fn owner(cores: u16) -> impl Fn(LogId) -> u16 {
+    move |log| (log.partition % u32::from(cores)) as u16
+}
+
+impl Run {
+    fn new(seed: u64) -> Run {
+        Run {
+            seed,
+            model: Rc::default(),
+            cuts: 0,
+            next_log: 4,
+        }
+    }
+
+    /// Several lives of one machine.
+    fn play(&mut self, breach: Option<Breach>) -> Verdict {
+        let mut random = fastrand::Rng::with_seed(self.seed);
+        let mut disk = DiskModel::new();
+        for life in 0..4 {
+            let world = World::new(random.u64(..), disk);
+            if let Some(breach) = breach {
+                world.plant(breach);
+            }
+            world.with_disk(|disk, _| disk.cut_after(random.u64(5..1500)));
+            let cores = random.u16(1..=3);
+            let kill = random.u8(..5) == 0;
+            let outcome = self.live(&world, cores)?;
+            self.cuts += 1;
+            disk = match (outcome, kill) {
+                (Life::Cut, _) => world.disk_after_power_cut(),
+                (Life::Ended, true) => world.disk_after_exit(),
+                (Life::Ended, false) => world.disk_after_power_cut(),
+            };
+            disk = self.examine(disk, random.u64(..), life, breach)?;
+        }
+        Ok(())
+    }
+
+    fn live(&mut self, world: &Rc<World>, cores: u16) -> Result<Life, String> {
+        let recovered = match world.enter(|| recover(Path::new(DATA), cores, owner(cores))) {
+            Ok((recovered, _)) => recovered,
+            Err(_) if world.with_disk(|disk, _| disk.is_cut()) => return Ok(Life::Cut),
+            Err(error) => return Err(format!("recovery refuses: {error}")),
+        };
+        let model = self.model.clone();
+        let first_new = self.next_log;
+        self.next_log += 3;
+        let ended = world.run(async move {
+            let directories = start(recovered).await;
+            let finished: Rc<Signal> = Rc::default();
+            let running = Rc::new(std::cell::Cell::new(4));
+            for worker in 0..4 {
+                let (directories, model) = (directories.clone(), model.clone());
+                let (running, finished) = (running.clone(), finished.clone());
+                spawn(Queue::Ack, async move {
+                    work(&directories, &model, worker, first_new).await;
+                    running.set(running.get() - 1);
+                    finished.raise();
+                });
+            }
+            while running.get() > 0 {
+                finished.raised().await;
+            }
+            if random_below(3) == 0 {
+                for directory in &directories {
+                    directory.shut_down().await;
+                }
+            }
+        });
+        Ok(if ended.is_ok() {
+            Life::Ended
+        } else {
+            Life::Cut
+        })
+    }
+
+    /// Recovers in a machine of its own (with cuts in between) and compares with the model.
+    fn examine(
+        &mut self,
+        mut disk: DiskModel,
+        seed: u64,
+        life: usize,
+        breach: Option<Breach>,
+    ) -> Result<DiskModel, String> {
+        let mut random = fastrand::Rng::with_seed(seed);
+        loop {
+            let world = World::new(random.u64(..), disk);
+            if let Some(breach) = breach {
+                world.plant(breach);
+            }
+            if random.bool() {
+                world.with_disk(|disk, _| disk.cut_after(random.u64(1..60)));
+            }
+            let recovered = world.enter(|| recover(Path::new(DATA), 1, |_| 0));
+            let recovered = match recovered {
+                Ok((recovered, _)) => recovered,
+                Err(RecoveryError::Disk { .. }) if world.with_disk(|disk, _| disk.is_cut()) => {
+                    self.cuts += 1;
+                    disk = world.disk_after_power_cut();
+                    continue;
+                }
+                Err(error) => return Err(format!("life {life}: recovery refuses: {error}")),
+            };
+            world.with_disk(|disk, _| disk.keep_power());
+            let model = self.model.clone();
+            let verdict = world.run(async move {
+                let directories = start(recovered).await;
+                compare(&directories[0], &model).await
+            });
+            verdict
+                .expect("no cut is due")
+                .map_err(|error| format!("life {life}: {error}"))?;
+            return Ok(world.disk_after_exit());
+        }
+    }
+}
+
+enum Life {
+    Cut,
+    Ended,
+}
+
+async fn start(recovered: Vec<RecoveredCore>) -> Vec<Rc<LogDirectory>> {
+    let mut directories = Vec::new();
+    for (core, recovered) in recovered.into_iter().enumerate() {
+        let cache = Rc::new(ChunkCache::new(CACHE));
+        let path = Path::new(DATA);
+        let directory =
+            LogDirectory::start(path, core as u16, recovered, &cache, JOURNAL, |_| SETTINGS).await;
+        directories.push(directory.expect("the simulated disk gives no errors"));
+    }
+    directories
+}
+
+async fn work(
+    directories: &[Rc<LogDirectory>],
+    model: &Rc<RefCell<Model>>,
+    worker: u64,
+    first_new: u64,
+) {
+    for _ in 0..random_below(60) {
+        match random_below(24) {
+            0 => {
+                let core = random_below(directories.len() as u64) as usize;
+                directories[core].ask_for_checkpoint();
+            }
+            1 => clock::sleep(std::time::Duration::from_millis(random_below(30))).await,
+            2 => move_start(directories, model).await,
+            3 if worker == 0 && random_below(3) == 0 => delete(directories, model).await,
+            _ => append(directories, model, first_new).await,
+        }
+    }
+}
+
+fn pick(directories: &[Rc<LogDirectory>], id: LogId) -> Rc<LogDirectory> {
+    let core = owner(directories.len() as u16)(id);
+    directories[CoreId(core).index()].clone()
+}
+
+async fn append(directories: &[Rc<LogDirectory>], model: &Rc<RefCell<Model>>, first_new: u64) {
+    let number = if random_below(10) == 0 {
+        first_new + random_below(3)
+    } else {
+        random_below(4)
+    };
+    let id = log_id(number);
+    if model
+        .borrow()
+        .logs
+        .get(&id)
+        .is_some_and(|log| log.deletion_asked)
+    {
+        return;
+    }
+    let directory = pick(directories, id);
+    let log = match directory.log(id) {
+        Some(log) => log,
+        None => directory.create_log(id, &format!("log-{number}"), SETTINGS),
+    };
+    let (header, payload) = random_batch();
+    let size = HEADER_BYTES + payload.len();
+    if log
+        .ready(size, i64::from(header.record_count), clock::wall_ms())
+        .await
+        .is_err()
+    {
+        return;
+    }
+    let appended = log.append(&header, &payload, LeaderEpoch(1));
+    {
+        let mut model = model.borrow_mut();
+        let log = model.logs.entry(id).or_default();
+        assert_eq!(log.end, appended.base_offset.0, "offsets are dense");
+        let mut bytes = header.placed(appended.base_offset.0, 1).to_vec();
+        bytes.extend_from_slice(&payload);
+        log.batches.insert(appended.base_offset.0, bytes);
+        log.end = appended.end.0;
+    }
+    if random_below(4) > 0 {
+        await_flushed(&log, appended.end).await;
+        acknowledge(model, id, appended.end);
+    } else {
+        yield_now().await;
+    }
+    if random_below(3) == 0 {
+        read_somewhere(&log, model).await;
+    }
+}
+
+async fn await_flushed(log: &PartitionLog, end: Offset) {
+    loop {
+        let moved = log.flush_moved().raised();
+        if log.flushed_offset() >= end || log.healthy().is_err() {
+            return;
+        }
+        moved.await;
+    }
+}
+
+fn acknowledge(model: &Rc<RefCell<Model>>, id: LogId, end: Offset) {
+    let mut model = model.borrow_mut();
+    if let Some(log) = model.logs.get_mut(&id) {
+        log.acknowledged = log.acknowledged.max(end.0);
+    }
+}
+
+async fn read_somewhere(log: &Rc<PartitionLog>, model: &Rc<RefCell<Model>>) {
+    let (start, flushed) = (log.start_offset(), log.flushed_offset());
+    if flushed <= start {
+        return;
+    }
+    let from = Offset(start.0 + random_below((flushed.0 - start.0) as u64) as i64);
+    let most = random_below(20_000) as usize;
+    let Ok(run) = log.read(from, flushed, most, true).await else {
+        return;
+    };
+    let read: Vec<u8> = run
+        .slices
+        .iter()
+        .flat_map(|slice| slice.iter().copied())
+        .collect();
+    let model = model.borrow();
+    let batches = &model.logs[&log.id()].batches;
+    let (first, _) = batches
+        .range(..=from.0)
+        .next_back()
+        .expect("read below the end");
+    let expected: Vec<u8> = batches
+        .range(first..)
+        .flat_map(|(_, bytes)| bytes.iter().copied())
+        .take(read.len())
+        .collect();
+    assert!(
+        read == expected,
+        "read of {:?} at {from} differs from what was appended",
+        log.id()
+    );
+    assert!(!read.is_empty(), "nothing at {from} below {flushed}");
+}
+
+async fn move_start(directories: &[Rc<LogDirectory>], model: &Rc<RefCell<Model>>) {
+    let id = log_id(random_below(4));
+    let Some(log) = pick(directories, id).log(id) else {
+        return;
+    };
+    let (start, flushed) = (log.start_offset(), log.flushed_offset());
+    let to = Offset(start.0 + random_below((flushed.0 - start.0 + 1) as u64) as i64);
+    if let Some(log) = model.borrow_mut().logs.get_mut(&id) {
+        log.start_asked = log.start_asked.max(to.0);
+    }
+    if log.advance_start(to).await.is_ok()
+        && let Some(log) = model.borrow_mut().logs.get_mut(&id)
+    {
+        log.start_acknowledged = log.start_acknowledged.max(to.0);
+    }
+}
+
+async fn delete(directories: &[Rc<LogDirectory>], model: &Rc<RefCell<Model>>) {
+    let id = {
+        let mut model = model.borrow_mut();
+        let number = 4 + random_below(12);
+        let Some(log) = model.logs.get_mut(&log_id(number)) else {
+            return;
+        };
+        log.deletion_asked = true;
+        log_id(number)
+    };
+    pick(directories, id).delete_log(id).await;
+    if let Some(log) = model.borrow_mut().logs.get_mut(&id) {
+        log.deletion_done = true;
+    }
+}
+
+/// Compares every log with the model and makes the model what was found.
+async fn compare(directory: &Rc<LogDirectory>, model: &Rc<RefCell<Model>>) -> Verdict {
+    let ids: Vec<LogId> = model.borrow().logs.keys().copied().collect();
+    for log in directory.logs() {
+        if !ids.contains(&log.id()) && log.end_offset() > Offset(0) {
+            return Err(format!("{:?} was never written", log.id()));
+        }
+    }
+    for id in ids {
+        let mut expected = model.borrow_mut().logs.remove(&id).expect("listed");
+        let found = directory.log(id);
+        if expected.deletion_asked {
+            if expected.deletion_done && found.is_some() {
+                return Err(format!("{id:?} is back after its deletion"));
+            }
+            if let Some(log) = found {
+                log_is_gone_or_whole(&log)?;
+                directory.delete_log(id).await;
+            }
+            continue;
+        }
+        match found {
+            Some(log) => {
+                compare_log(&log, &mut expected).await?;
+                model.borrow_mut().logs.insert(id, expected);
+            }
+            None if expected.acknowledged > 0 => {
+                return Err(format!(
+                    "{id:?} is lost: acknowledged up to {}",
+                    expected.acknowledged
+                ));
+            }
+            None => {}
+        }
+    }
+    Ok(())
+}
+
+fn log_is_gone_or_whole(log: &PartitionLog) -> Verdict {
+    log.healthy()
+        .map_err(|error| format!("{:?}, half deleted: {error}", log.id()))
+}
+
+async fn compare_log(log: &Rc<PartitionLog>, expected: &mut ModelLog) -> Verdict {
+    let id = log.id();
+    log.healthy().map_err(|error| format!("{id:?}: {error}"))?;
+    let (start, end) = (log.start_offset().0, log.end_offset().0);
+    if end < expected.acknowledged {
+        return Err(format!(
+            "{id:?} ends at {end}, acknowledged {}",
+            expected.acknowledged
+        ));
+    }
+    if end > expected.end {
+        return Err(format!(
+            "{id:?} ends at {end}, only {} were appended",
+            expected.end
+        ));
+    }
+    if start < expected.start_acknowledged || start > expected.start_asked {
+        return Err(format!(
+            "{id:?} starts at {start}, acknowledged {} asked {}",
+            expected.start_acknowledged, expected.start_asked
+        ));
+    }
+    let mut at = start;
+    while at < end {
+        let run = log
+            .read(Offset(at), Offset(end), 10_000, true)
+            .await
+            .map_err(|error| format!("{id:?} at {at}: {error}"))?;
+        let read: Vec<u8> = run
+            .slices
+            .iter()
+            .flat_map(|slice| slice.iter().copied())
+            .collect();
+        let (first, _) = expected
+            .batches
+            .range(..=at)
+            .next_back()
+            .expect("start was a batch's");
+        let mut rest = &read[..];
+        let first = *first;
+        for (base, batch) in expected.batches.range(first..) {
+            if rest.len() < batch.len() {
+                break;
+            }
+            if rest[..batch.len()] != batch[..] {
+                return Err(format!(
+                    "{id:?}: the batch at {base} is not what was appended"
+                ));
+            }
+            rest = &rest[batch.len()..];
+            at = base + i64::from(BatchHeader::parse(batch).expect("built").last_offset_delta) + 1;
+        }
+        if rest.len() == read.len() {
+            return Err(format!("{id:?}: no whole batch at {at}"));
+        }
+    }
+    expected.batches.split_off(&end);
+    expected.end = end;
+    expected.acknowledged = end;
+    expected.start_asked = start;
+    expected.start_acknowledged = start;
+    Ok(())
+}
+
+fn runs(default: u64) -> std::ops::Range<u64> {
+    let number = |name| {
+        std::env::var(name)
+            .ok()
+            .and_then(|value: String| value.parse().ok())
+    };
+    match (number("PERCOLOG_SEED"), number("PERCOLOG_RUNS")) {
+        (Some(seed), _) => seed..seed + 1,
+        (None, runs) => 0..runs.unwrap_or(default),
+    }
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_and_nothing_invented() {
+    let mut cuts = 0;
+    for seed in runs(2500) {
+        let mut run = Run::new(seed);
+        let verdict = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run.play(None)));
+        match verdict {
+            Ok(Ok(())) => cuts += run.cuts,
+            Ok(Err(error)) => panic!("PERCOLOG_SEED={seed}: {error}"),
+            Err(_) => panic!("PERCOLOG_SEED={seed}: see the panic above"),
+        }
+    }
+    println!("{cuts} cuts");
+}
+
+/// Within how many seeds a planted breach must show.
+const SEEDS_TO_FIND: u64 = 20_000;
+
+fn is_found(breach: Breach) {
+    let quiet = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let found = (0..SEEDS_TO_FIND).find(|seed| {
+        let mut run = Run::new(*seed);
+        let verdict =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run.play(Some(breach))));
+        !matches!(verdict, Ok(Ok(())))
+    });
+    std::panic::set_hook(quiet);
+    println!("{breach:?}: found by seed {found:?}");
+    assert!(
+        found.is_some(),
+        "{breach:?} is not found within {SEEDS_TO_FIND} seeds"
+    );
+}
+
+#[test]
+fn planted_breaches_are_found() {
+    for breach in [
+        Breach::AcknowledgeEarly,
+        Breach::AcknowledgeOutOfOrder,
+        Breach::DropGroupDurability,
+        Breach::CheckpointBeforeData,
+        Breach::SkipBlockRebase,
+        Breach::NameBeforeDirectorySync,
+        Breach::StaleSuccessor,
+        Breach::ReuseBeforeCheckpoint,
+    ] {
+        is_found(breach);
+    }
+}

@@ -80,7 +80,17 @@ impl PartitionLog {
         if from >= below {
             return Ok(BatchRun::default());
         }
-        let Some(found) = self.find(Wanted::Offset(from), below).await? else {
+        let found = self.find(Wanted::Offset(from), below).await?;
+        // The log start may have moved while this waited.
+        let start = self.start_offset();
+        if from < start {
+            return Err(LogError::OutOfRange {
+                asked: from,
+                start,
+                end,
+            });
+        }
+        let Some(found) = found else {
             return Ok(BatchRun::default());
         };
         let limit = self.end_of_readable(&found, below).await?;

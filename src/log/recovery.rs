@@ -101,7 +101,14 @@ pub fn recover(
     for path in [&journal_directory, &checkpoint_directory] {
         startup::create_dir_all(path).map_err(at(path))?;
     }
-    startup::sync_dir(directory).map_err(at(directory))?;
+    // Names are durable from the top down, or everything below would go with a lost directory.
+    for path in directory
+        .ancestors()
+        .filter(|path| !path.as_os_str().is_empty())
+        .take(2)
+    {
+        startup::sync_dir(path).map_err(at(path))?;
+    }
     let (generation, checkpoints) = read_checkpoints(&checkpoint_directory)?;
     let files = journal_files(&journal_directory)?;
     let mut summary = RecoverySummary::default();

@@ -1,6 +1,6 @@
 //! Applying journal entries to the logs of a checkpoint, in memory, and writing the result back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -26,6 +26,7 @@ struct ReplayedLog {
     /// Ends of the segments as the checkpoint knew them.
     known_sizes: BTreeMap<SegmentId, BytePosition>,
     redo: BTreeMap<SegmentId, Redo>,
+    dropping: BTreeSet<SegmentId>,
     dropped: Vec<SegmentImage>,
 }
 
@@ -47,6 +48,7 @@ impl ReplayedLog {
             image,
             known_sizes,
             redo: BTreeMap::new(),
+            dropping: BTreeSet::new(),
             dropped: Vec::new(),
         }
     }
@@ -118,6 +120,7 @@ impl Replay {
         let mut images = Vec::new();
         for mut log in self.logs.into_values() {
             log.find_batches();
+            log.settle_drops();
             written += log.write_segments(directory)?;
             log.check_files(directory)?;
             log.image.epochs.forget_before(log.image.start);
@@ -180,15 +183,21 @@ impl ReplayedLog {
     }
 
     fn drop_segment(&mut self, segment: SegmentId) {
-        self.redo.remove(&segment);
         self.known_sizes.remove(&segment);
-        if let Some(index) = self
-            .image
-            .segments
-            .iter()
-            .position(|other| other.id == segment)
-        {
-            self.dropped.push(self.image.segments.remove(index));
+        self.dropping.insert(segment);
+    }
+
+    /// Lets go of dropped segments, after their batches were counted: offsets and producers go on
+    /// from them.
+    fn settle_drops(&mut self) {
+        let dropping = std::mem::take(&mut self.dropping);
+        for segment in std::mem::take(&mut self.image.segments) {
+            if dropping.contains(&segment.id) {
+                self.redo.remove(&segment.id);
+                self.dropped.push(segment);
+            } else {
+                self.image.segments.push(segment);
+            }
         }
     }
 
@@ -200,7 +209,8 @@ impl ReplayedLog {
             let Some(redo) = self.redo.remove(&id) else {
                 continue;
             };
-            let mut at = (self.known_sizes[&id] - redo.position) as usize;
+            let known = self.image.segments[index].size_bytes;
+            let mut at = (known - redo.position) as usize;
             while let Some(rest) = redo
                 .bytes
                 .get(at..)

@@ -12,14 +12,14 @@
 //! against the bytes that are left, and vectors grow with what was really decoded.
 
 pub mod api_table;
+pub mod batch_validation;
+pub mod checksum;
 pub mod codec;
+pub mod compression;
 pub mod error_code;
 pub mod frame;
 pub mod message;
 pub mod messages;
-pub mod batch_validation;
-pub mod checksum;
-pub mod compression;
 pub mod record;
 pub mod record_batch;
 pub mod record_batch_builder;

@@ -23,7 +23,7 @@ type Task = Pin<Box<dyn Future<Output = ()>>>;
 pub struct PowerCut;
 
 /// A task may be polled this often in one run before the run counts as a livelock.
-const MOST_POLLS: u64 = 50_000_000;
+const MOST_POLLS: u64 = 5_000_000;
 
 thread_local! {
     static CURRENT: RefCell<Option<Rc<World>>> = const { RefCell::new(None) };
