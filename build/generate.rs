@@ -239,6 +239,17 @@ fn structure_minimum_bytes(message: &Message, structure: &Structure, version: i1
     fields.sum::<usize>() + usize::from(is_flexible(message, version))
 }
 
+/// Whether `from` is `target` or has it somewhere in `version`.
+fn reaches(message: &Message, from: &Structure, target: &Structure, version: i16) -> bool {
+    let fields = from
+        .fields
+        .iter()
+        .filter(|field| field.versions.contains(version));
+    let mut inner = fields.filter_map(|field| field.kind.structure());
+    from.name == target.name
+        || inner.any(|name| reaches(message, message.structure(name), target, version))
+}
+
 /// Whether `version` is a word of `body` other than as the name of a field.
 fn uses_version(body: &str) -> bool {
     body.match_indices("version").any(|(at, word)| {
@@ -358,12 +369,7 @@ impl Context<'_> {
             true => "version: i16",
             false => "_version: i16",
         };
-        let versions = self.message.versions;
-        let minimum_bytes = (versions.first..=versions.last)
-            .map(|version| structure_minimum_bytes(self.message, self.structure, version))
-            .filter(|&bytes| bytes > 0)
-            .min()
-            .unwrap_or(1);
+        let minimum_bytes = self.minimum_bytes();
         let (generics, lifetime) = if self.lifetime().is_empty() {
             ("", "<'_>")
         } else {
@@ -380,6 +386,20 @@ impl Context<'_> {
             parameter(&read),
             parameter(&write)
         );
+    }
+
+    /// Fewest bytes in any version in which the message has the structure at all.
+    fn minimum_bytes(&self) -> usize {
+        let Context { message, structure } = self;
+        let top = message.structure(&message.name);
+        let versions = message.versions.first..=message.versions.last;
+        let bytes = versions
+            .filter(|&version| reaches(message, top, structure, version))
+            .map(|version| structure_minimum_bytes(message, structure, version))
+            .min()
+            .expect("no structure is without use");
+        // Only what stands in no array may take no bytes.
+        bytes.max(usize::from(structure.name == message.name))
     }
 
     fn tagged(&self) -> Vec<&Field> {

@@ -20,6 +20,10 @@ pub const ARRAY_ELEMENTS_MAX: usize = 1_000_000;
 pub const ARRAY_ELEMENTS_INITIAL_MAX: usize = 1_000;
 /// Most tagged fields one structure may carry, as in Kafka.
 pub const TAGGED_FIELDS_MAX: u32 = 10_000;
+/// No element of an array is larger in memory than so many times its fewest bytes on the wire. With
+/// a vector and its successor holding at most twice the elements whose bytes are here, decoding N
+/// bytes holds at most 64 N bytes and small change.
+pub const ELEMENT_BYTES_PER_INPUT_BYTE_MAX: usize = 32;
 /// Longest string that the classic form can carry.
 pub const CLASSIC_STRING_BYTES_MAX: usize = i16::MAX as usize;
 
@@ -427,6 +431,7 @@ impl<'a> Reader<'a> {
         version: i16,
         allowed: bool,
     ) -> Result<Option<Vec<T>>, DecodeError> {
+        const { assert!(size_of::<T>() <= ELEMENT_BYTES_PER_INPUT_BYTE_MAX * T::MINIMUM_BYTES) };
         let Some(count) = self.array_count(T::MINIMUM_BYTES)? else {
             return null_if(allowed);
         };
