@@ -1,6 +1,6 @@
 //! Bytes to values and back: Kafka's wire protocol.
 //!
-//! * **Owns** the codec, the frames, the table of APIs and error codes, and every message.
+//! * **Owns** the codec (its face is `codec`; `reader` and `writer` are its halves), the frames, the table of APIs and error codes, and every message.
 //! * **How many**: nothing here has an identity; readers and writers live as long as one frame.
 //! * **Which core**: any; there is no state and no I/O.
 //! * **May import**: nothing of ours.
@@ -17,3 +17,5 @@ pub mod error_code;
 pub mod frame;
 pub mod message;
 pub mod messages;
+mod reader;
+mod writer;
