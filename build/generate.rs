@@ -471,6 +471,9 @@ impl Context<'_> {
             (Kind::Array(_), false) => "reader.array(version)?".to_owned(),
             (Kind::Array(_), true) => format!("reader.nullable_array(version, {allowed})?"),
             (Kind::Structure(_), false) => "Element::read(reader, version)?".to_owned(),
+            (Kind::Structure(_), true) if field.tag.is_some() => {
+                "reader.tagged_structure(version)?".to_owned()
+            }
             (Kind::Structure(_), true) => format!("reader.nullable_structure(version, {allowed})?"),
         }
     }
@@ -564,6 +567,9 @@ impl Context<'_> {
                 format!("writer.nullable_array(self.{name}.as_deref(), version, {allowed})")
             }
             (Kind::Structure(_), false) => format!("self.{name}.write(writer, version)"),
+            (Kind::Structure(_), true) if field.tag.is_some() => {
+                format!("writer.tagged_structure(self.{name}.as_ref(), version)")
+            }
             (Kind::Structure(_), true) => {
                 format!("writer.nullable_structure(self.{name}.as_ref(), version, {allowed})")
             }

@@ -267,6 +267,17 @@ impl<'a> Reader<'a> {
         T::read(self, version).map(Some)
     }
 
+    /// Reads a structure that may be null in a tagged field: its marker is a varint.
+    pub fn tagged_structure<T: Element<'a>>(
+        &mut self,
+        version: i16,
+    ) -> Result<Option<T>, DecodeError> {
+        if self.unsigned_varint()? == 0 {
+            return Ok(None);
+        }
+        T::read(self, version).map(Some)
+    }
+
     /// Reads the tagged fields of a structure, if the version has any: `known` reads the field of
     /// a tag, or returns false to have it skipped.
     pub fn tags(
@@ -486,6 +497,8 @@ mod tests {
             Reader::new(&[0, 5]).nullable_structure::<i16>(0, false),
             Ok(Some(5))
         );
+        assert_eq!(flexible(&[0]).tagged_structure::<i16>(0), Ok(None));
+        assert_eq!(flexible(&[1, 0, 5]).tagged_structure::<i16>(0), Ok(Some(5)));
     }
 
     #[test]

@@ -240,6 +240,14 @@ impl Writer {
         }
     }
 
+    /// Writes a structure that may be null in a tagged field: its marker is a varint.
+    pub fn tagged_structure<'a, T: Element<'a>>(&mut self, value: Option<&T>, version: i16) {
+        self.unsigned_varint(u32::from(value.is_some()));
+        if let Some(value) = value {
+            value.write(self, version);
+        }
+    }
+
     /// Opens the section of tagged fields, if the version has one: the result goes to
     /// [`Writer::tag`].
     pub fn begin_tags(&mut self) -> TagSection {
@@ -370,6 +378,10 @@ mod tests {
         assert_eq!(structure(None, true), [0xff]);
         assert_eq!(structure(Some(5), true), [1, 0, 5]);
         assert_eq!(structure(None, false), [0, 0]);
+        let tagged =
+            |value: Option<i16>| written(true, |writer| writer.tagged_structure(value.as_ref(), 0));
+        assert_eq!(tagged(None), [0]);
+        assert_eq!(tagged(Some(5)), [1, 0, 5]);
     }
 
     #[test]

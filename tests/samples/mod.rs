@@ -56,7 +56,7 @@ impl Source {
         }
     }
 
-    integers!(int8 i8, int16 i16, int32 i32, int64 i64, uint16 u16, uint32 u32);
+    integers!(int8 i8, int16 i16, int32 i32, int64 i64, uint16 u16);
 
     pub(crate) fn boolean(&mut self) -> bool {
         self.int8() > 0
