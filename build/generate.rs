@@ -57,28 +57,38 @@ pub(crate) fn api_table(families: &[Family]) -> String {
         );
     }
     line(&mut out, "}");
+    let codes = 0..=requests
+        .iter()
+        .map(|message| api_key(message))
+        .max()
+        .unwrap_or(0);
+    let length = codes.clone().count();
     line(
         &mut out,
-        &format!("static APIS: [ApiProperties; {}] = [", requests.len()),
+        &format!("static APIS: [Option<ApiProperties>; {length}] = ["),
     );
-    for message in &requests {
-        let listener = |name: &str| message.listeners.iter().any(|listener| listener == name);
-        let name = api_name(message);
-        let Versions { first, last } = message.versions;
-        let flexible_from = flexible_from(message);
-        let (broker, controller) = (listener("broker"), listener("controller"));
-        line(
-            &mut out,
-            &format!(
-                "ApiProperties {{ key: ApiKey::{name}, name: \"{name}\", versions: {first}..={last}, \
-                 latest_unstable: {}, flexible_from: {flexible_from}, \
-                 listeners: Listeners {{ broker: {broker}, controller: {controller} }} }},",
-                message.latest_unstable
-            ),
-        );
+    for code in codes {
+        let request = requests.iter().find(|message| api_key(message) == code);
+        let properties = request.map(|message| api_properties(message));
+        let properties = properties.map_or("None".to_owned(), |text| format!("Some({text})"));
+        line(&mut out, &format!("{properties},"));
     }
     line(&mut out, "];");
     out
+}
+
+fn api_properties(message: &Message) -> String {
+    let listener = |name: &str| message.listeners.iter().any(|listener| listener == name);
+    let name = api_name(message);
+    let Versions { first, last } = message.versions;
+    let flexible_from = flexible_from(message);
+    let latest_unstable = message.latest_unstable;
+    let (broker, controller) = (listener("broker"), listener("controller"));
+    format!(
+        "ApiProperties {{ key: ApiKey::{name}, name: \"{name}\", versions: {first}..={last}, \
+         latest_unstable: {latest_unstable}, flexible_from: {flexible_from}, \
+         listeners: Listeners {{ broker: {broker}, controller: {controller} }} }}"
+    )
 }
 
 /// Name of the API that a request or response belongs to.

@@ -8,6 +8,11 @@
 //! The messages are not written by hand: `messages/tables` holds one text file per family, and
 //! `build/` turns them into Rust (see `messages`).
 //!
+//! What a version lacks is its default when decoded and is left out when encoded: Kafka throws for
+//! such a field unless it is "ignorable", but a reply does not fail over what a client did not ask
+//! for. A null that a version does not know is written as empty, text that an int16 cannot measure
+//! is cut. Bytes behind a message are the caller's to judge (`Reader::expect_end`).
+//!
 //! *Architecture Invariant*: a length read from the wire never allocates by itself: it is checked
 //! against the bytes that are left, and vectors grow with what was really decoded.
 
