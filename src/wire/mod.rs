@@ -1,6 +1,7 @@
 //! Bytes to values and back: Kafka's wire protocol.
 //!
-//! * **Owns** the codec (its face is `codec`; `reader` and `writer` are its halves), the frames, the table of APIs and error codes, and every message.
+//! * **Owns** the codec (its face is `codec`; `reader` and `writer` are its halves), the frames, the
+//!   tables of APIs and error codes, and every message.
 //! * **How many**: nothing here has an identity; readers and writers live as long as one frame.
 //! * **Which core**: any; there is no state and no I/O.
 //! * **May import**: nothing of ours.
