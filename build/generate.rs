@@ -57,28 +57,38 @@ pub(crate) fn api_table(families: &[Family]) -> String {
         );
     }
     line(&mut out, "}");
+    let codes = 0..=requests
+        .iter()
+        .map(|message| api_key(message))
+        .max()
+        .unwrap_or(0);
+    let length = codes.clone().count();
     line(
         &mut out,
-        &format!("static APIS: [ApiProperties; {}] = [", requests.len()),
+        &format!("static APIS: [Option<ApiProperties>; {length}] = ["),
     );
-    for message in &requests {
-        let listener = |name: &str| message.listeners.iter().any(|listener| listener == name);
-        let name = api_name(message);
-        let Versions { first, last } = message.versions;
-        let flexible_from = flexible_from(message);
-        let (broker, controller) = (listener("broker"), listener("controller"));
-        line(
-            &mut out,
-            &format!(
-                "ApiProperties {{ key: ApiKey::{name}, name: \"{name}\", versions: {first}..={last}, \
-                 latest_unstable: {}, flexible_from: {flexible_from}, \
-                 listeners: Listeners {{ broker: {broker}, controller: {controller} }} }},",
-                message.latest_unstable
-            ),
-        );
+    for code in codes {
+        let request = requests.iter().find(|message| api_key(message) == code);
+        let properties = request.map(|message| api_properties(message));
+        let properties = properties.map_or("None".to_owned(), |text| format!("Some({text})"));
+        line(&mut out, &format!("{properties},"));
     }
     line(&mut out, "];");
     out
+}
+
+fn api_properties(message: &Message) -> String {
+    let listener = |name: &str| message.listeners.iter().any(|listener| listener == name);
+    let name = api_name(message);
+    let Versions { first, last } = message.versions;
+    let flexible_from = flexible_from(message);
+    let latest_unstable = message.latest_unstable;
+    let (broker, controller) = (listener("broker"), listener("controller"));
+    format!(
+        "ApiProperties {{ key: ApiKey::{name}, name: \"{name}\", versions: {first}..={last}, \
+         latest_unstable: {latest_unstable}, flexible_from: {flexible_from}, \
+         listeners: Listeners {{ broker: {broker}, controller: {controller} }} }}"
+    )
 }
 
 /// Name of the API that a request or response belongs to.
@@ -239,6 +249,17 @@ fn structure_minimum_bytes(message: &Message, structure: &Structure, version: i1
     fields.sum::<usize>() + usize::from(is_flexible(message, version))
 }
 
+/// Whether `from` is `target` or has it somewhere in `version`.
+fn reaches(message: &Message, from: &Structure, target: &Structure, version: i16) -> bool {
+    let fields = from
+        .fields
+        .iter()
+        .filter(|field| field.versions.contains(version));
+    let mut inner = fields.filter_map(|field| field.kind.structure());
+    from.name == target.name
+        || inner.any(|name| reaches(message, message.structure(name), target, version))
+}
+
 /// Whether `version` is a word of `body` other than as the name of a field.
 fn uses_version(body: &str) -> bool {
     body.match_indices("version").any(|(at, word)| {
@@ -358,12 +379,7 @@ impl Context<'_> {
             true => "version: i16",
             false => "_version: i16",
         };
-        let versions = self.message.versions;
-        let minimum_bytes = (versions.first..=versions.last)
-            .map(|version| structure_minimum_bytes(self.message, self.structure, version))
-            .filter(|&bytes| bytes > 0)
-            .min()
-            .unwrap_or(1);
+        let minimum_bytes = self.minimum_bytes();
         let (generics, lifetime) = if self.lifetime().is_empty() {
             ("", "<'_>")
         } else {
@@ -380,6 +396,20 @@ impl Context<'_> {
             parameter(&read),
             parameter(&write)
         );
+    }
+
+    /// Fewest bytes in any version in which the message has the structure at all.
+    fn minimum_bytes(&self) -> usize {
+        let Context { message, structure } = self;
+        let top = message.structure(&message.name);
+        let versions = message.versions.first..=message.versions.last;
+        let bytes = versions
+            .filter(|&version| reaches(message, top, structure, version))
+            .map(|version| structure_minimum_bytes(message, structure, version))
+            .min()
+            .expect("no structure is without use");
+        // Only what stands in no array may take no bytes.
+        bytes.max(usize::from(structure.name == message.name))
     }
 
     fn tagged(&self) -> Vec<&Field> {
@@ -451,6 +481,9 @@ impl Context<'_> {
             (Kind::Array(_), false) => "reader.array(version)?".to_owned(),
             (Kind::Array(_), true) => format!("reader.nullable_array(version, {allowed})?"),
             (Kind::Structure(_), false) => "Element::read(reader, version)?".to_owned(),
+            (Kind::Structure(_), true) if field.tag.is_some() => {
+                "reader.tagged_structure(version)?".to_owned()
+            }
             (Kind::Structure(_), true) => format!("reader.nullable_structure(version, {allowed})?"),
         }
     }
@@ -544,6 +577,9 @@ impl Context<'_> {
                 format!("writer.nullable_array(self.{name}.as_deref(), version, {allowed})")
             }
             (Kind::Structure(_), false) => format!("self.{name}.write(writer, version)"),
+            (Kind::Structure(_), true) if field.tag.is_some() => {
+                format!("writer.tagged_structure(self.{name}.as_ref(), version)")
+            }
             (Kind::Structure(_), true) => {
                 format!("writer.nullable_structure(self.{name}.as_ref(), version, {allowed})")
             }

@@ -101,6 +101,17 @@ pub(crate) enum Kind {
     Array(Box<Kind>),
 }
 
+impl Kind {
+    /// Name of the structure that the field holds one or many of.
+    pub(crate) fn structure(&self) -> Option<&str> {
+        match self {
+            Kind::Structure(name) => Some(name),
+            Kind::Array(element) => element.structure(),
+            _ => None,
+        }
+    }
+}
+
 /// A closed range of versions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Versions {
@@ -276,14 +287,7 @@ fn parse_line(
     }
     let (name, kind) = head.split_once(": ").ok_or("a field is `Name: type`")?;
     let kind = parse_kind(kind);
-    let structure = match &kind {
-        Kind::Structure(name) => Some(described(name)),
-        Kind::Array(element) => match &**element {
-            Kind::Structure(name) => Some(described(name)),
-            _ => None,
-        },
-        _ => None,
-    };
+    let structure = kind.structure().map(described);
     message.structures[parent]
         .fields
         .push(parse_field(line, name, kind, parts)?);
@@ -366,18 +370,13 @@ fn check_field(message: &Message, field: &Field) -> Result<(), String> {
             field.name
         ));
     }
-    let name = match &field.kind {
-        Kind::Structure(name) => name,
-        Kind::Array(element) => match &**element {
-            Kind::Structure(name) => name,
-            _ => return Ok(()),
-        },
-        _ => return Ok(()),
+    let Some(name) = field.kind.structure() else {
+        return Ok(());
     };
     match message
         .structures
         .iter()
-        .any(|structure| structure.name == *name)
+        .any(|structure| structure.name == name)
     {
         true => Ok(()),
         false => Err(format!("{} names the unknown structure {name}", field.name)),

@@ -1,14 +1,14 @@
 //! The messages against another implementation: what we write the `kafka-protocol` crate reads, and
 //! what it writes again we read as the same value.
 //!
-//! That crate is at Kafka 4.1. What it lacks is named by `what_the_oracle_lacks`, makes the way
-//! through our own codec only, and is covered by `tests/clients/wire_schemata.py`.
+//! That crate is at Kafka 4.1. What it lacks is named by `what_the_oracle_lacks` and makes the way
+//! through our own codec only; Kafka's own classes read all of it in `clients/WireVectors.java`.
 
 #[macro_use]
 mod samples;
 
 use std::collections::BTreeMap;
-use std::fmt::Debug;
+use std::fmt::{Debug, Write};
 use std::ops::RangeInclusive;
 
 use kafka_protocol::protocol::{Decodable, Encodable};
@@ -17,6 +17,8 @@ use percolog::wire::message::Message;
 use samples::{Flavour, Sample, Source};
 
 const RANDOM_SEEDS: u64 = 300;
+/// Values of each message and version that Kafka itself is asked to read.
+const VECTORS: usize = 24;
 
 /// Messages that the oracle does not have at all: streams groups (new in 4.2), and the records of
 /// the coordinators' and the quorum's own logs.
@@ -304,9 +306,11 @@ macro_rules! known {
 
 fn flavours() -> impl Iterator<Item = (Flavour, u64)> {
     let random = (0..RANDOM_SEEDS).map(|seed| (Flavour::Random, seed));
+    let crowded = (Flavour::Crowded { depth: 0 }, 0);
     [(Flavour::Empty, 0), (Flavour::Greatest, 0)]
         .into_iter()
         .chain(random)
+        .chain([crowded])
 }
 
 /// Reads with the oracle, writes with the oracle.
@@ -354,12 +358,50 @@ fn assert_no_failures(failures: &[String]) {
     );
 }
 
+/// One line of what `tests/clients/WireVectors.java` reads.
+fn add_vector(text: &mut String, kind: &str, name: &str, version: i16, bytes: &[u8]) {
+    let _ = write!(text, "{kind} {name} {version} ");
+    for byte in bytes {
+        let _ = write!(text, "{byte:02x}");
+    }
+    text.push('\n');
+}
+
+/// What Kafka's own classes are asked to read lies in the target folder after every run.
+#[test]
+fn vectors_for_kafka_are_written() {
+    let path = concat!(env!("CARGO_TARGET_TMPDIR"), "/wire_vectors.txt");
+    std::fs::write(path, vectors()).expect("the folder is writable");
+    let lines = vectors().lines().count();
+    let versions: usize = our_versions()
+        .values()
+        .map(|versions| versions.clone().count())
+        .sum();
+    assert_eq!(lines, versions * (VECTORS + 1));
+}
+
 macro_rules! our_versions {
     ($($module:ident $name:ident,)*) => {
         /// Versions of every message of the tables.
         fn our_versions() -> BTreeMap<&'static str, RangeInclusive<i16>> {
             use percolog::wire::messages::*;
             BTreeMap::from([$(($module::$name::NAME, $module::$name::VERSIONS),)*])
+        }
+
+        /// Values and defaults of every message and version in hexadecimal.
+        fn vectors() -> String {
+            use percolog::wire::messages::*;
+            let mut text = String::new();
+            $(for version in $module::$name::VERSIONS {
+                let default = $module::$name::default().to_bytes(version);
+                add_vector(&mut text, "default", stringify!($name), version, &default);
+                for (flavour, seed) in flavours().take(VECTORS) {
+                    let value = $module::$name::sample(&mut Source::new(flavour, seed), version);
+                    let bytes = value.to_bytes(version);
+                    add_vector(&mut text, "value", stringify!($name), version, &bytes);
+                }
+            })*
+            text
         }
 
         /// Every message and version through our own codec.

@@ -25,7 +25,8 @@ macro_rules! error_codes {
             $(#[doc = $message] $variant = $code,)*
         }
 
-        /// What cannot be said by the enum itself, in ascending order of the codes.
+        /// What cannot be said by the enum itself, in the order of the codes, which have no
+        /// gap from -1 on.
         static ERRORS: &[(ErrorCode, &str, Reaction, &str)] = &[
             $((ErrorCode::$variant, $name, Reaction::$reaction, $message),)*
         ];
@@ -185,15 +186,12 @@ impl ErrorCode {
     /// The error of a number on the wire, if Kafka 4.3 has it.
     #[must_use]
     pub fn from_code(code: i16) -> Option<ErrorCode> {
-        let index = ERRORS
-            .binary_search_by_key(&code, |error| error.0.code())
-            .ok()?;
-        Some(ERRORS[index].0)
+        let error = ERRORS.get(usize::try_from(i32::from(code) + 1).ok()?)?;
+        Some(error.0)
     }
 
     fn properties(self) -> &'static (ErrorCode, &'static str, Reaction, &'static str) {
-        let index = ERRORS.binary_search_by_key(&self.code(), |error| error.0.code());
-        &ERRORS[index.expect("enum and table come from one list")]
+        &ERRORS[(self.code() + 1) as usize]
     }
 
     /// Kafka's name, like `UNKNOWN_TOPIC_OR_PARTITION`.

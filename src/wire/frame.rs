@@ -76,6 +76,9 @@ pub enum FrameError {
     /// The header is damaged.
     #[error("header: {0}")]
     Header(#[from] DecodeError),
+    /// The message behind the header is damaged.
+    #[error("body: {0}")]
+    Body(DecodeError),
 }
 
 impl FrameError {
@@ -86,7 +89,7 @@ impl FrameError {
             FrameError::TooShort(_) => "frame_too_short",
             FrameError::UnknownApi { .. } => "unknown_api",
             FrameError::UnsupportedVersion { .. } => "unsupported_version",
-            FrameError::Header(error) => error.reason(),
+            FrameError::Header(error) | FrameError::Body(error) => error.reason(),
         }
     }
 }
@@ -252,6 +255,17 @@ pub fn decode_response(
     Ok((header.correlation_id, body))
 }
 
+/// Reads a whole response to a request of type `Q`: correlation id and message. Bytes behind the
+/// message are ignored, as in Kafka's clients.
+pub fn decode_response_of<'q, 'r, Q: Request<'q>>(
+    frame: &'r [u8],
+    api_version: i16,
+) -> Result<(i32, Q::Response<'r>), FrameError> {
+    let (correlation_id, mut body) = decode_response(frame, Q::API_KEY, api_version)?;
+    let response = Q::Response::decode(&mut body, api_version).map_err(FrameError::Body)?;
+    Ok((correlation_id, response))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -386,6 +400,25 @@ mod tests {
                 .map(|partition| partition.records.size_bytes())
                 .collect();
             assert_eq!(sizes, [1000, 0, 24]);
+        }
+    }
+
+    #[test]
+    fn a_request_knows_its_response() {
+        let response = metadata::MetadataResponse {
+            cluster_id: Some("cluster".into()),
+            controller_id: 2,
+            ..Default::default()
+        };
+        for api_version in [2, 9] {
+            let mut writer = Writer::new();
+            encode_response(&mut writer, api_version, 4, &response);
+            let frame = &writer.head()[LENGTH_BYTES..];
+            let decoded = decode_response_of::<metadata::MetadataRequest<'_>>(frame, api_version);
+            assert_eq!(decoded, Ok((4, response.clone())));
+            let cut = &frame[..frame.len() - 1];
+            let decoded = decode_response_of::<metadata::MetadataRequest<'_>>(cut, api_version);
+            assert!(matches!(decoded, Err(FrameError::Body(_))));
         }
     }
 

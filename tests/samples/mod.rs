@@ -13,19 +13,29 @@ pub(crate) enum Flavour {
     Greatest,
     /// Anything.
     Random,
+    /// Many elements in the arrays that lie within so many others, one in those around them, and
+    /// otherwise as empty as possible: what makes values large and bytes few.
+    Crowded {
+        /// Arrays around the crowded ones.
+        depth: usize,
+    },
 }
+
+/// Elements of a crowded array: enough for vectors to outgrow what they start with.
+pub(crate) const CROWD: usize = 2_500;
 
 /// Gives values; the same ones for the same seed and flavour.
 pub(crate) struct Source {
     random: fastrand::Rng,
     flavour: Flavour,
+    depth: usize,
 }
 
 macro_rules! integers {
     ($($name:ident $type:ident),*) => {$(
         pub(crate) fn $name(&mut self) -> $type {
             match self.flavour {
-                Flavour::Empty => 0,
+                Flavour::Empty | Flavour::Crowded { .. } => 0,
                 Flavour::Greatest => $type::MAX,
                 Flavour::Random => match self.random.u8(0..4) {
                     0 => $type::MIN,
@@ -42,10 +52,11 @@ impl Source {
         Source {
             random: fastrand::Rng::with_seed(seed),
             flavour,
+            depth: 0,
         }
     }
 
-    integers!(int8 i8, int16 i16, int32 i32, int64 i64, uint16 u16, uint32 u32);
+    integers!(int8 i8, int16 i16, int32 i32, int64 i64, uint16 u16);
 
     pub(crate) fn boolean(&mut self) -> bool {
         self.int8() > 0
@@ -66,14 +77,14 @@ impl Source {
         allowed
             && match self.flavour {
                 Flavour::Empty => true,
-                Flavour::Greatest => false,
+                Flavour::Greatest | Flavour::Crowded { .. } => false,
                 Flavour::Random => self.random.bool(),
             }
     }
 
     fn length(&mut self, usual: usize, long: usize) -> usize {
         match self.flavour {
-            Flavour::Empty => 0,
+            Flavour::Empty | Flavour::Crowded { .. } => 0,
             Flavour::Greatest => usual,
             Flavour::Random if self.random.u8(..) == 0 => long,
             Flavour::Random => self.random.usize(0..=usual),
@@ -104,8 +115,15 @@ impl Source {
     }
 
     pub(crate) fn array<T: Sample>(&mut self, version: i16) -> Vec<T> {
-        let length = self.length(2, 3);
-        (0..length).map(|_| T::sample(self, version)).collect()
+        let length = match self.flavour {
+            Flavour::Crowded { depth } if self.depth == depth => CROWD,
+            Flavour::Crowded { depth } => usize::from(self.depth < depth),
+            _ => self.length(2, 3),
+        };
+        self.depth += 1;
+        let elements = (0..length).map(|_| T::sample(self, version)).collect();
+        self.depth -= 1;
+        elements
     }
 }
 
