@@ -192,10 +192,8 @@ impl LogDirectory {
     }
 
     async fn store_all(&self, ragged: bool) -> Result<(), LogError> {
+        // Also of logs that are offline: what the journal holds for them is about to be given up.
         for log in self.logs() {
-            if log.healthy().is_err() {
-                continue;
-            }
             log.store(ragged).await?;
             log.seal_segments().await?;
             yield_if_needed().await;
@@ -242,9 +240,7 @@ impl LogDirectory {
     async fn make_stored_durable(&self) -> Result<(), LogError> {
         self.store_all(true).await?;
         for log in self.logs() {
-            if log.healthy().is_ok() {
-                log.sync_segments().await?;
-            }
+            log.sync_segments().await?;
         }
         Ok(())
     }

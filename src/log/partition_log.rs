@@ -136,6 +136,8 @@ pub struct PartitionLog {
     pub(super) state: RefCell<LogState>,
     rolled: Signal,
     offline: RefCell<Option<LogError>>,
+    /// What recovery found; it outlives restarts, unlike an error of the disk.
+    damage: Option<String>,
     weak: Weak<PartitionLog>,
 }
 
@@ -177,7 +179,10 @@ impl PartitionLog {
             rolling: false,
             rebase: true,
         };
-        let damage = image.damage.map(|damage| LogError::Offline(damage.into()));
+        let offline = image
+            .damage
+            .as_deref()
+            .map(|damage| LogError::Offline(damage.into()));
         Rc::new_cyclic(|weak| PartitionLog {
             id: image.id,
             directory: data_directory.join(&image.directory),
@@ -188,7 +193,8 @@ impl PartitionLog {
             mark: Rc::default(),
             state: RefCell::new(state),
             rolled: Signal::default(),
-            offline: RefCell::new(damage),
+            offline: RefCell::new(offline),
+            damage: image.damage,
             weak: weak.clone(),
         })
     }
@@ -398,6 +404,9 @@ impl PartitionLog {
         state.rolling = false;
         self.rolled.raise();
         let file = created_file?;
+        if self.healthy().is_err() {
+            return Ok(()); // The log was deleted meanwhile; nothing may speak of it after that.
+        }
         if !state.created {
             let entry = Entry::Create {
                 log: self.id,
@@ -480,7 +489,10 @@ impl PartitionLog {
         }
         let mut buffer = AppendBuf::allocate(self.cache.limits().least_chunk_bytes);
         buffer.append(&bytes[..filled]);
-        let memory_bytes = state.active_mut().chunks.open(block, buffer);
+        let Some(active) = state.segment_mut(segment) else {
+            return Ok(()); // The log was deleted meanwhile.
+        };
+        let memory_bytes = active.chunks.open(block, buffer);
         drop(state);
         self.cache
             .admit(self.weak.clone(), segment, block, memory_bytes);
@@ -551,10 +563,7 @@ impl PartitionLog {
             segments: state.segments.iter().map(Segment::image).collect(),
             epochs: state.epochs.clone(),
             producers: state.producers.clone(),
-            damage: match &*self.offline.borrow() {
-                Some(LogError::Offline(reason)) => Some(reason.to_string()),
-                _ => None,
-            },
+            damage: self.damage.clone(),
         })
     }
 

@@ -332,13 +332,27 @@ impl PartitionLog {
                 None => self
                     .read_cold(segment, at, end)
                     .await
-                    .map_err(|error| self.disk_failed("reading a segment", &error))?,
+                    .map_err(|error| self.read_failed(segment, &error))?,
             };
             let here = slice.len().min((end - at) as usize);
             slices.push(slice.part(0..here));
             at += here as u64;
         }
         Ok(slices)
+    }
+
+    /// A segment that was removed while it was read is no failure of the disk.
+    fn read_failed(&self, segment: SegmentId, error: &io::Error) -> LogError {
+        let state = self.state.borrow();
+        if state.segment(segment).is_none() {
+            return LogError::OutOfRange {
+                asked: state.start,
+                start: state.start,
+                end: state.end,
+            };
+        }
+        drop(state);
+        self.disk_failed("reading a segment", error)
     }
 
     /// Reads from the file what is not in memory at `at`, and keeps it as a chunk.
