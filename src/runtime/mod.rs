@@ -14,7 +14,35 @@
 //! byte below the length of an [`buffer::AppendBuf`] never changes.
 
 pub mod buffer;
+pub mod core_id;
+pub mod gather;
+pub(crate) mod queue;
 pub mod signal;
 
 #[cfg(feature = "sim")]
 pub mod sim;
+#[cfg(feature = "sim")]
+pub use sim::{clock, disk, executor, mesh, random, socket, startup};
+
+#[cfg(not(feature = "sim"))]
+mod blocking;
+#[cfg(not(feature = "sim"))]
+pub mod clock;
+#[cfg(not(feature = "sim"))]
+pub mod disk;
+#[cfg(not(feature = "sim"))]
+pub mod executor;
+#[cfg(not(feature = "sim"))]
+pub mod host;
+#[cfg(not(feature = "sim"))]
+pub mod mesh;
+#[cfg(not(feature = "sim"))]
+pub mod random;
+#[cfg(not(feature = "sim"))]
+pub mod ring;
+#[cfg(not(feature = "sim"))]
+pub mod socket;
+#[cfg(not(feature = "sim"))]
+pub mod startup;
+#[cfg(not(feature = "sim"))]
+mod wake;
