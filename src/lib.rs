@@ -18,3 +18,5 @@ pub mod observe;
 pub mod wire;
 
 pub mod runtime;
+
+pub mod net;
