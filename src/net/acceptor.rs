@@ -302,10 +302,13 @@ impl<S: Service> NetCore<S> {
             peer,
         );
         let reason = connection.run(reader).await;
+        context.metrics.count_close(reason);
+        if reason.is_by_service() {
+            connection.linger().await;
+        }
         drop(connection);
         context.admission.close_account(address);
         context.metrics.open.set(context.metrics.open.get() - 1);
-        context.metrics.count_close(reason);
         drop(admitted);
         self.table.remove(key);
     }

@@ -199,21 +199,31 @@ impl Admission {
             return Ok(charge);
         }
         add(&self.metrics.memory_waits, 1);
+        entry.pause_body();
+        let outcome = self.wait_for(account, entry, bytes, small).await;
+        entry.resume_body();
+        outcome
+    }
+
+    async fn wait_for(
+        &self,
+        account: &Arc<Account>,
+        entry: &Entry,
+        bytes: usize,
+        small: bool,
+    ) -> Result<Charge, CloseReason> {
         let started_us = monotonic_us();
         loop {
             sleep(LOOK_AGAIN).await;
-            let waited_us = monotonic_us() - started_us;
             let refusal = match self.try_charge(account, bytes, small) {
-                Ok(charge) => {
-                    entry.forgive_wait(waited_us);
-                    return Ok(charge);
-                }
+                Ok(charge) => return Ok(charge),
                 Err(refusal) => refusal,
             };
-            if waited_us > self.limits.memory_wait_max_ms * 1000 {
+            let waited_ms = (monotonic_us() - started_us) / 1000;
+            if waited_ms > self.limits.memory_wait_max_ms {
                 return Err(CloseReason::Memory);
             }
-            if waited_us > self.limits.memory_wait_ms * 1000 {
+            if waited_ms > self.limits.memory_wait_ms {
                 self.make_room(refusal, entry)?;
             }
         }

@@ -69,6 +69,17 @@ impl CloseReason {
         self as usize
     }
 
+    /// Whether the service closed it, perhaps behind a last answer.
+    #[must_use]
+    pub fn is_by_service(self) -> bool {
+        matches!(
+            self,
+            CloseReason::RefusedByService
+                | CloseReason::InvalidRequest
+                | CloseReason::Authentication
+        )
+    }
+
     /// The value of the metric's `reason` label.
     #[must_use]
     pub fn label(self) -> &'static str {

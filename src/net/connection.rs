@@ -19,6 +19,8 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use core::time::Duration;
+
 use futures_lite::future::or;
 
 use super::close_reason::CloseReason;
@@ -28,13 +30,16 @@ use super::frame_reader::{FrameReader, ReaderContext};
 use super::net_metrics::add;
 use super::peer::Peer;
 use super::service::{Reply, Service, Stage};
-use crate::runtime::clock::monotonic_us;
+use crate::runtime::clock::{monotonic_us, sleep};
 use crate::runtime::executor::yield_if_needed;
 use crate::runtime::gather::Gather;
 use crate::runtime::socket::Socket;
 
 /// How often the halves may give each other work within one turn of the task.
 const MAX_ROUNDS: usize = 16;
+/// How long a closed connection is drained, and how much of it.
+const LINGER: Duration = Duration::from_secs(1);
+const MAX_LINGER_BYTES: usize = 16 << 10;
 
 enum State {
     Waiting(Pin<Box<dyn Future<Output = Reply>>>),
@@ -195,10 +200,29 @@ impl<S: Service> Connection<S> {
             self.queue.sent(size_bytes);
             drop(batch.frames);
             if let Some(reason) = batch.close {
-                self.socket.finish();
                 return reason;
             }
         }
+    }
+
+    /// After the service closed the connection: takes what the peer still sends, for a moment. Bytes
+    /// left unread would make the kernel reset the connection, and the last answer might be lost.
+    pub(crate) async fn linger(&self) {
+        self.socket.finish();
+        let drain = async {
+            let mut buffer = Vec::with_capacity(MAX_LINGER_BYTES);
+            while buffer.len() < MAX_LINGER_BYTES {
+                let (result, back) = self.socket.read(buffer).await;
+                buffer = back;
+                if !result.is_ok_and(|count| count > 0) {
+                    return;
+                }
+            }
+        };
+        let ended = async {
+            self.entry.killed().await;
+        };
+        or(drain, or(sleep(LINGER), ended)).await;
     }
 
     fn write_deadline_us(&self, size_bytes: usize) -> u64 {

@@ -124,6 +124,12 @@ impl Admitted {
     }
 }
 
+impl std::fmt::Debug for Admitted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Admitted({} on core {})", self.address, self.core)
+    }
+}
+
 impl Drop for Admitted {
     fn drop(&mut self) {
         self.limits.total.fetch_sub(1, Ordering::Relaxed);
@@ -146,12 +152,7 @@ mod tests {
     fn limits_hold_and_counts_are_given_back() {
         let limits = ConnectionLimits::new(2, 5, 2);
         let mut held: Vec<_> = [1, 1, 2, 2, 3]
-            .map(|last| {
-                limits
-                    .admit(address(last), CoreId(0))
-                    .ok()
-                    .expect("admitted")
-            })
+            .map(|last| limits.admit(address(last), CoreId(0)).expect("admitted"))
             .into();
         assert_eq!(
             limits.admit(address(9), CoreId(0)).err(),
@@ -178,9 +179,9 @@ mod tests {
     #[test]
     fn only_a_clearly_emptier_core_is_offered() {
         let limits = ConnectionLimits::new(2, 100, 100);
-        let mut held = vec![limits.admit(address(1), CoreId(0)).ok().expect("admitted")];
+        let mut held = vec![limits.admit(address(1), CoreId(0)).expect("admitted")];
         assert_eq!(limits.emptier(CoreId(0)), None);
-        held.push(limits.admit(address(1), CoreId(0)).ok().expect("admitted"));
+        held.push(limits.admit(address(1), CoreId(0)).expect("admitted"));
         assert_eq!(limits.emptier(CoreId(0)), Some(CoreId(1)));
         held[1].move_to(CoreId(1));
         assert_eq!(limits.emptier(CoreId(0)), None);

@@ -13,7 +13,7 @@ use super::net_limits::NetLimits;
 use crate::runtime::clock::monotonic_us;
 use crate::runtime::signal::Signal;
 
-/// A body younger than this has no rate yet.
+/// A body younger than this is rated as if it had this age.
 const RATE_AGE_US: u64 = 50_000;
 
 /// A frame of which not everything has arrived.
@@ -21,13 +21,20 @@ const RATE_AGE_US: u64 = 50_000;
 struct Body {
     since_us: u64,
     received_bytes: usize,
+    /// Since when it waits for our memory, which is not the sender's time.
+    paused_us: Option<u64>,
 }
 
 impl Body {
-    /// Bytes per second so far; unknown at first.
-    fn rate(&self, now_us: u64) -> Option<u64> {
-        let age_us = now_us.saturating_sub(self.since_us);
-        (age_us >= RATE_AGE_US).then(|| self.received_bytes as u64 * 1_000_000 / age_us)
+    fn age_us(&self, now_us: u64) -> u64 {
+        self.paused_us
+            .unwrap_or(now_us)
+            .saturating_sub(self.since_us)
+    }
+
+    /// Bytes per second so far.
+    fn rate(&self, now_us: u64) -> u64 {
+        self.received_bytes as u64 * 1_000_000 / self.age_us(now_us).max(RATE_AGE_US)
     }
 }
 
@@ -88,6 +95,7 @@ impl Entry {
         self.body.set(Some(Body {
             since_us,
             received_bytes,
+            paused_us: None,
         }));
     }
 
@@ -95,12 +103,29 @@ impl Entry {
         self.body.set(None);
     }
 
-    /// A wait for our memory is not the sender's.
-    pub(crate) fn forgive_wait(&self, waited_us: u64) {
+    /// Its clock stands still while it waits for our memory.
+    pub(crate) fn pause_body(&self) {
         if let Some(body) = self.body.get() {
             self.body.set(Some(Body {
-                since_us: body.since_us + waited_us,
+                paused_us: Some(monotonic_us()),
                 ..body
+            }));
+        }
+    }
+
+    /// Its clock goes on.
+    pub(crate) fn resume_body(&self) {
+        if let Some(Body {
+            since_us,
+            received_bytes,
+            paused_us: Some(paused_us),
+        }) = self.body.get()
+        {
+            let since_us = since_us + (monotonic_us() - paused_us);
+            self.body.set(Some(Body {
+                since_us,
+                received_bytes,
+                paused_us: None,
             }));
         }
     }
@@ -159,11 +184,9 @@ impl Entry {
             return Some(CloseReason::WriteStalled);
         }
         if let Some(body) = self.body.get() {
-            let age_ms = now_us.saturating_sub(body.since_us) / 1000;
+            let age_ms = body.age_us(now_us) / 1000;
             let slow = age_ms > limits.body_grace_ms
-                && body
-                    .rate(now_us)
-                    .is_some_and(|rate| rate < limits.body_min_rate_bytes_per_s);
+                && body.rate(now_us) < limits.body_min_rate_bytes_per_s;
             return (slow || age_ms > limits.body_deadline_ms).then_some(CloseReason::BodyDeadline);
         }
         if self.in_flight.get() > 0 {
@@ -222,7 +245,7 @@ impl ConnectionTable {
         let mut slowest: Option<(u64, Rc<Entry>)> = None;
         self.each(|entry| {
             let wanted = address.is_none_or(|address| address == entry.address);
-            let rate = entry.body.get().and_then(|body| body.rate(now_us));
+            let rate = entry.body.get().map(|body| body.rate(now_us));
             if let Some(rate) = rate
                 && wanted
                 && entry.end.get().is_none()
@@ -278,6 +301,7 @@ mod tests {
         entry.body.set(Some(Body {
             since_us: start,
             received_bytes: 1 << 20,
+            paused_us: None,
         }));
         assert_eq!(entry.overdue(start + 59 * second, &limits), None);
         assert_eq!(
@@ -290,8 +314,13 @@ mod tests {
             entry.overdue(start + 6 * second, &limits),
             Some(CloseReason::BodyDeadline)
         );
-        entry.forgive_wait(5 * second);
-        assert_eq!(entry.overdue(start + 6 * second, &limits), None);
+        entry.pause_body();
+        assert_eq!(entry.overdue(start + 600 * second, &limits), None);
+        entry.resume_body();
+        assert_eq!(
+            entry.overdue(start + 7 * second, &limits),
+            Some(CloseReason::BodyDeadline)
+        );
         entry.end_body();
         entry.set_in_flight(1);
         assert_eq!(entry.overdue(start + 700 * second, &limits), None);
@@ -310,15 +339,12 @@ mod tests {
             entry.body.set(Some(Body {
                 since_us: 0,
                 received_bytes,
+                paused_us: None,
             }));
             table.insert(entry.clone());
         }
         table.insert(entries[3].clone());
         let slowest = |address| table.slowest_body(address).map(|entry| entry.id());
-        // The monotonic clock starts with the process; give the bodies an age.
-        while monotonic_us() < RATE_AGE_US {
-            std::thread::yield_now();
-        }
         assert_eq!(slowest(None), Some(1));
         entries[1].kill(CloseReason::Memory);
         assert_eq!(slowest(None), Some(2));

@@ -176,6 +176,25 @@ fn silence_and_close_keep_their_turn() {
 }
 
 #[test]
+fn a_refused_client_that_goes_on_sending_still_gets_its_last_answer() {
+    on_core(|| async {
+        let (net, toy, address) = serve(NetLimits::default());
+        let mut client = Client::connect(address).await;
+        let both = [request(FETCH, 1, b"x"), request(CLOSE, 2, b"x")].concat();
+        client.send(both).await;
+        toy.until_started(1).await;
+        toy.open(1);
+        toy.until_started(2).await;
+        client.send(request(ECHO, 3, &[0; 9000])).await;
+        assert_eq!(number(&client.answer().await.expect("an answer")), 1);
+        client.expect_clean_end().await;
+        drop(client);
+        net.shutdown(LONG).await;
+        assert_eq!(net.metrics().closed(CloseReason::RefusedByService), 1);
+    });
+}
+
+#[test]
 fn large_answers_arrive_whole() {
     on_core(|| async {
         let (net, _toy, address) = serve(NetLimits::default());

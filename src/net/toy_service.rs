@@ -224,6 +224,12 @@ impl Client {
         self.answer().await.expect("an answer")
     }
 
+    /// Waits for an end that is not a reset.
+    pub(super) async fn expect_clean_end(&mut self) {
+        let (result, _) = self.socket.read(Vec::with_capacity(8)).await;
+        assert_eq!(result.expect("no reset"), 0);
+    }
+
     /// Waits for the end, which must come without another answer.
     pub(super) async fn expect_end(&mut self) {
         while self.fill().await {}
