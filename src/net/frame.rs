@@ -5,6 +5,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use super::admission::Charge;
+use crate::runtime::buffer::POISON;
 
 /// Received bytes and what they are charged to; given back when the last frame in it is dropped.
 pub(crate) struct FrameMemory {
@@ -22,6 +23,15 @@ impl FrameMemory {
 
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes
+    }
+}
+
+impl Drop for FrameMemory {
+    fn drop(&mut self) {
+        if cfg!(debug_assertions) {
+            // Whoever still looked at it would see this instead of another request's bytes.
+            self.bytes.fill(POISON);
+        }
     }
 }
 

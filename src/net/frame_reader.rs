@@ -47,6 +47,8 @@ enum Buffer {
 struct Input {
     buffer: Buffer,
     start: usize,
+    /// The charge may come from the reserve for small requests.
+    from_reserve: bool,
 }
 
 impl Input {
@@ -185,12 +187,27 @@ impl FrameReader {
         self.input = Some(Input {
             buffer: Buffer::Own(bytes, charge),
             start: 0,
+            from_reserve: small,
         });
+        Ok(())
+    }
+
+    /// A frame that turned out not to be small may not stay in the reserve: it waits until there is
+    /// room outside.
+    async fn leave_reserve(&mut self, total: Option<usize>) -> Result<(), CloseReason> {
+        let is_large = total.is_some_and(|total| total > self.context.limits.small_frame_bytes);
+        if is_large && self.input.as_ref().is_some_and(|input| input.from_reserve) {
+            self.charge(0, false).await?;
+            if let Some(input) = &mut self.input {
+                input.from_reserve = false;
+            }
+        }
         Ok(())
     }
 
     /// Sees to spare capacity for the rest of a frame of `total` bytes.
     async fn make_room(&mut self, total: Option<usize>) -> Result<(), CloseReason> {
+        self.leave_reserve(total).await?;
         let Some(input) = &mut self.input else {
             return Ok(());
         };
@@ -208,7 +225,7 @@ impl FrameReader {
         let wanted = total.unwrap_or(MIN_BUFFER_BYTES).min(most);
         let small = wanted <= self.context.limits.small_frame_bytes
             && total.is_none_or(|total| total <= self.context.limits.small_frame_bytes);
-        let Some(Input { buffer, start }) = self.input.take() else {
+        let Some(Input { buffer, start, .. }) = self.input.take() else {
             return Ok(());
         };
         let buffer = match buffer {
@@ -222,14 +239,22 @@ impl FrameReader {
             old => {
                 let charge = self.charge(wanted, small).await?;
                 let mut bytes = Vec::with_capacity(wanted);
-                let old = Input { buffer: old, start };
+                let old = Input {
+                    buffer: old,
+                    start,
+                    from_reserve: false,
+                };
                 bytes.extend_from_slice(old.unread());
                 self.input = Some(old);
                 self.recycle();
                 Buffer::Own(bytes, charge)
             }
         };
-        self.input = Some(Input { buffer, start: 0 });
+        self.input = Some(Input {
+            buffer,
+            start: 0,
+            from_reserve: small,
+        });
         Ok(())
     }
 

@@ -317,3 +317,140 @@ fn before_authentication_frames_are_small() {
         net.shutdown(LONG).await;
     });
 }
+
+/// A seed that a failing test prints.
+fn seed() -> u64 {
+    let seed = crate::runtime::random::random_u64();
+    println!("seed {seed}");
+    seed
+}
+
+fn size(random: &mut fastrand::Rng) -> usize {
+    match random.usize(0..10) {
+        0..5 => random.usize(0..200),
+        5..8 => random.usize(0..20_000),
+        _ => random.usize(0..300_000),
+    }
+}
+
+#[test]
+fn any_cutting_of_the_stream_gives_the_same_frames() {
+    let seed = seed();
+    on_core(move || async move {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let (net, _toy, address) = serve(NetLimits::default());
+        let mut client = Client::connect(address).await;
+        let sizes: Vec<usize> = (0..150).map(|_| size(&mut random)).collect();
+        let mut pieces = Vec::new();
+        let mut stream: Vec<u8> = (0..)
+            .zip(&sizes)
+            .flat_map(|(index, size)| request(ECHO, index, &vec![index as u8; *size]))
+            .collect();
+        while !stream.is_empty() {
+            let most = [3, 50, 5000, 100_000][random.usize(0..4)];
+            let rest = stream.split_off(random.usize(1..=most).min(stream.len()));
+            pieces.push(std::mem::replace(&mut stream, rest));
+        }
+        client.send_pieces_beside(pieces);
+        for (index, size) in sizes.into_iter().enumerate() {
+            let answer = client.answer().await.expect("an answer");
+            assert_eq!((answer.len(), answer[7]), (8 + size, index as u8));
+            assert!(
+                answer[8..].iter().all(|byte| *byte == index as u8),
+                "frame {index}"
+            );
+        }
+        drop(client);
+        until(&net, |net| net.request_memory_bytes() == 0).await;
+        net.shutdown(LONG).await;
+    });
+}
+
+/// Memory of a killed connection must not be used for another before nobody looks at it any more.
+#[test]
+fn bytes_of_killed_connections_never_show_in_others() {
+    let seed = seed();
+    on_core(move || async move {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let (net, _toy, address) = serve(NetLimits::default());
+        for _ in 0..20 {
+            let mut clients = Vec::new();
+            for owner in 0..12_u8 {
+                let client = Client::connect(address).await;
+                let mut bytes = Vec::new();
+                for index in 0..4 {
+                    bytes.extend(request(ECHO, index, &vec![owner; size(&mut random)]));
+                }
+                let doomed = owner % 3 == 0;
+                if doomed {
+                    bytes.truncate(random.usize(0..bytes.len()));
+                }
+                client.send_beside(bytes);
+                if !doomed {
+                    clients.push((owner, client));
+                }
+            }
+            for (owner, mut client) in clients {
+                for index in 0..4 {
+                    let answer = client.answer().await.expect("an answer");
+                    assert_eq!(answer[7], index);
+                    assert!(
+                        answer[8..].iter().all(|byte| *byte == owner),
+                        "client {owner}"
+                    );
+                }
+            }
+        }
+        until(&net, |net| net.connections() == 0).await;
+        assert_eq!(net.request_memory_bytes(), 0);
+        net.shutdown(LONG).await;
+    });
+}
+
+#[test]
+fn liars_do_not_occupy_the_reserve_for_small_requests() {
+    on_core(|| async {
+        const OPEN: usize = 6 << 20;
+        let limits = NetLimits {
+            max_frame_bytes: 1 << 20,
+            request_memory_bytes: OPEN + (128 << 10),
+            small_reserve_bytes: 128 << 10,
+            connection_share_bytes: 5 << 20,
+            address_share_bytes: OPEN + (128 << 10),
+            memory_wait_ms: 10,
+            ..NetLimits::default()
+        };
+        let (net, toy, address) = serve(limits);
+        // Requests at work fill nearly everything but the reserve.
+        let mut busy = Vec::new();
+        for size in [900_000, 100_000, 20_000] {
+            while net.request_memory_bytes() + size + (20 << 10) < OPEN {
+                let number = u32::try_from(busy.len()).expect("few");
+                let client = Client::connect(address).await;
+                client.send(request(FETCH, number, &vec![0; size])).await;
+                busy.push(client);
+                toy.until_started(busy.len()).await;
+            }
+        }
+        // Twice what the rest and the reserve could hold, in the smallest buffers.
+        let mut liars = Vec::new();
+        for _ in 0..100 {
+            let liar = Client::connect(address).await;
+            let mut bytes = 1_000_000_u32.to_be_bytes().to_vec();
+            bytes.resize(1000, b'e');
+            liar.send(bytes).await;
+            liars.push(liar);
+        }
+        let mut small = Client::connect(address).await;
+        for index in 1000..1010 {
+            assert_eq!(small.call(ECHO, index, b"small").await[8..], *b"small");
+        }
+        until(&net, |net| net.metrics().closed(CloseReason::Memory) > 50).await;
+        assert!(net.request_memory_bytes() <= OPEN + (4 << 10));
+        for (number, client) in (0..).zip(&mut busy) {
+            toy.open(number);
+            assert!(client.answer().await.is_some());
+        }
+        net.shutdown(LONG).await;
+    });
+}

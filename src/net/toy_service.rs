@@ -17,7 +17,7 @@ use super::net_limits::NetLimits;
 use super::peer::Peer;
 use super::service::{Reply, Service, Stage};
 use crate::runtime::buffer::Slice;
-use crate::runtime::executor::{Queue, current_core, spawn};
+use crate::runtime::executor::{Queue, current_core, spawn, yield_now};
 use crate::runtime::gather::Gather;
 use crate::runtime::mesh::mesh;
 use crate::runtime::signal::{Promise, Signal, promise};
@@ -180,12 +180,20 @@ impl Client {
 
     /// Sends while the caller does something else.
     pub(super) fn send_beside(&self, bytes: Vec<u8>) {
+        self.send_pieces_beside(vec![bytes]);
+    }
+
+    /// Sends piece by piece, while the caller does something else.
+    pub(super) fn send_pieces_beside(&self, pieces: Vec<Vec<u8>>) {
         let socket = self.socket.clone();
         spawn(Queue::Network, async move {
-            socket
-                .write_gather(Gather::owned(bytes))
-                .await
-                .expect("send");
+            for piece in pieces {
+                socket
+                    .write_gather(Gather::owned(piece))
+                    .await
+                    .expect("send");
+                yield_now().await;
+            }
         });
     }
 

@@ -225,12 +225,20 @@ mod tests {
     #[test]
     fn values_left_behind_are_dropped_once() {
         let witness = std::rc::Rc::new(());
-        struct Held(#[expect(dead_code, reason = "held for its drop")] std::rc::Rc<()>);
+        struct Held {
+            _witness: std::rc::Rc<()>,
+        }
         // SAFETY: the test uses both sides on one thread.
         unsafe impl Send for Held {}
         let (producer, consumer) = spsc(8);
         for _ in 0..5 {
-            assert!(producer.push(Held(witness.clone())).is_ok());
+            assert!(
+                producer
+                    .push(Held {
+                        _witness: witness.clone()
+                    })
+                    .is_ok()
+            );
         }
         drop(consumer.pop());
         assert_eq!(std::rc::Rc::strong_count(&witness), 5);

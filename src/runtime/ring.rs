@@ -62,26 +62,25 @@ pub struct RingCounters {
 }
 
 /// What an operation owns while the kernel works on it, returned with its result.
-pub(crate) enum Held {
-    /// A wait for readiness.
-    Descriptor(#[expect(dead_code, reason = "kept open until completion")] Arc<OwnedFd>),
-    /// A flush.
-    File(#[expect(dead_code, reason = "kept open until completion")] Arc<OwnedFd>),
-    /// A read into the unwritten part of a buffer.
-    Read(
-        AppendBuf,
-        #[expect(dead_code, reason = "kept open until completion")] Arc<OwnedFd>,
-    ),
-    /// A write of immutable bytes.
-    Write(
-        #[expect(dead_code, reason = "kept alive until completion")] Slice,
-        #[expect(dead_code, reason = "kept open until completion")] Arc<OwnedFd>,
-    ),
+struct Held {
+    /// Stays open until then.
+    _descriptor: Arc<OwnedFd>,
+    /// Written by the kernel.
+    target: Option<AppendBuf>,
+    /// Read by the kernel.
+    _source: Option<Slice>,
+    /// Nothing but a wait, which may be cancelled.
+    waits_only: bool,
 }
 
 impl Held {
-    fn touches_memory(&self) -> bool {
-        !matches!(self, Held::Descriptor(_))
+    fn descriptor(descriptor: Arc<OwnedFd>) -> Held {
+        Held {
+            _descriptor: descriptor,
+            target: None,
+            _source: None,
+            waits_only: false,
+        }
     }
 }
 
@@ -158,10 +157,16 @@ impl Ring {
         let entry = opcode::Read::new(types::Fd(file.as_raw_fd()), start, length)
             .offset(position)
             .build();
-        let (result, held) = self.submit(entry, Held::Read(buffer, file)).await;
-        let Held::Read(mut buffer, _) = held else {
-            unreachable!("a read holds a read")
-        };
+        let (result, held) = self
+            .submit(
+                entry,
+                Held {
+                    target: Some(buffer),
+                    ..Held::descriptor(file)
+                },
+            )
+            .await;
+        let mut buffer = held.target.expect("a read holds its buffer");
         let result = outcome(result);
         if let Ok(count) = result {
             // SAFETY: the kernel completed a read of `count` bytes at `unwritten`, and nobody else
@@ -190,7 +195,17 @@ impl Ring {
             .offset(position)
             .rw_flags(flags)
             .build();
-        outcome(self.submit(entry, Held::Write(bytes, file)).await.0)
+        outcome(
+            self.submit(
+                entry,
+                Held {
+                    _source: Some(bytes),
+                    ..Held::descriptor(file)
+                },
+            )
+            .await
+            .0,
+        )
     }
 
     /// fdatasync, or fsync when `full`.
@@ -204,7 +219,7 @@ impl Ring {
         let entry = opcode::Fsync::new(types::Fd(file.as_raw_fd()))
             .flags(flags)
             .build();
-        outcome(self.submit(entry, Held::File(file)).await.0).map(drop)
+        outcome(self.submit(entry, Held::descriptor(file)).await.0).map(drop)
     }
 
     /// Waits until one of the poll `events` (or an error or hang-up) holds for a socket.
@@ -216,13 +231,24 @@ impl Ring {
         self.count(|counters| counters.polls += 1);
         let events = u32::from(events.cast_unsigned());
         let entry = opcode::PollAdd::new(types::Fd(descriptor.as_raw_fd()), events).build();
-        outcome(self.submit(entry, Held::Descriptor(descriptor)).await.0).map(drop)
+        outcome(
+            self.submit(
+                entry,
+                Held {
+                    waits_only: true,
+                    ..Held::descriptor(descriptor)
+                },
+            )
+            .await
+            .0,
+        )
+        .map(drop)
     }
 
     fn submit(self: &Rc<Ring>, entry: squeue::Entry, held: Held) -> Operation {
         let mut slots = self.slots.borrow_mut();
         let full = slots.len() >= MAX_OPERATIONS;
-        if held.touches_memory() && !full {
+        if !held.waits_only && !full {
             self.in_memory_flight.set(self.in_memory_flight.get() + 1);
         }
         let result = full.then_some(-libc::EBUSY);
@@ -332,7 +358,7 @@ impl Ring {
         let slot = &mut slots[key];
         assert!(slot.result.is_none(), "two completions for slot {key}");
         slot.result = Some(result);
-        if slot.held.touches_memory() {
+        if !slot.held.waits_only {
             self.in_memory_flight.set(self.in_memory_flight.get() - 1);
         }
         if slot.abandoned {
@@ -356,7 +382,7 @@ impl Ring {
             return;
         }
         slot.abandoned = true;
-        let cancel = matches!(slot.held, Held::Descriptor(_));
+        let cancel = slot.held.waits_only;
         drop(slots);
         if cancel && !self.closing.get() {
             self.count(|counters| counters.cancels += 1);
