@@ -20,3 +20,7 @@ pub mod wire;
 pub mod runtime;
 
 pub mod log;
+
+// The simulated network comes with the cluster; until then the simulation ends at the log.
+#[cfg(not(feature = "sim"))]
+pub mod net;
