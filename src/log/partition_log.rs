@@ -662,9 +662,9 @@ impl PartitionLog {
         {
             return Ok(());
         }
-        for (name, is_dir) in disk::list_dir(&self.directory).await? {
-            if !is_dir {
-                disk::remove_file(&self.directory.join(name)).await?;
+        for entry in disk::list_dir(&self.directory).await? {
+            if !entry.is_dir {
+                disk::remove_file(&self.directory.join(entry.name)).await?;
             }
         }
         disk::remove_dir(&self.directory).await?;

@@ -286,6 +286,14 @@ pub async fn list_dir(path: &Path) -> io::Result<Vec<DirEntry>> {
     urgent(path, startup::list_dir).await
 }
 
+/// Whether a file or directory of that name exists.
+///
+/// # Errors
+/// As stat(2), but for a missing name.
+pub async fn exists(path: &Path) -> io::Result<bool> {
+    urgent(path, startup::exists).await
+}
+
 /// Bytes an unprivileged writer may still use on the file system of `path`.
 ///
 /// # Errors

@@ -17,6 +17,7 @@ pub mod breach;
 pub mod buffer;
 pub mod core_id;
 pub mod gather;
+#[cfg(not(feature = "sim"))]
 pub(crate) mod queue;
 pub mod signal;
 

@@ -2,12 +2,13 @@
 
 use std::future::pending;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::rc::Rc;
 
 use super::buffer::{AppendBuf, BLOCK_BYTES, Slice};
 use super::signal::promise;
-use super::sim::disk_model::{InodeId, Node};
+use super::startup::{self, DirEntry};
+use super::sim::disk_model::InodeId;
 use super::sim::world::{self, World};
 
 /// Whether a write is acknowledged from the device's cache or from the medium.
@@ -192,17 +193,10 @@ pub async fn exists(path: &Path) -> io::Result<bool> {
     pool(move |world| Ok(world.with_disk(|disk, _| disk.lookup(&path).is_some()))).await
 }
 
-/// The names in a directory, sorted, with whether each is a directory.
-pub async fn list_dir(path: &Path) -> io::Result<Vec<(String, bool)>> {
-    let path: PathBuf = path.to_path_buf();
-    pool(move |world| {
-        let children = world.with_disk(|disk, _| disk.children(&path))?;
-        Ok(children
-            .into_iter()
-            .map(|(name, node)| (name, node == Node::Directory))
-            .collect())
-    })
-    .await
+/// The names in a directory, sorted.
+pub async fn list_dir(path: &Path) -> io::Result<Vec<DirEntry>> {
+    let path = path.to_path_buf();
+    pool(move |_| startup::list_dir(&path)).await
 }
 
 /// Free bytes of the file system that holds `path`.
