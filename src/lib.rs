@@ -24,3 +24,5 @@ pub mod log;
 // The simulated network comes with the cluster; until then the simulation ends at the log.
 #[cfg(not(feature = "sim"))]
 pub mod net;
+#[cfg(not(feature = "sim"))]
+pub mod shard;
