@@ -24,5 +24,6 @@ pub mod log;
 // The simulated network comes with the cluster; until then the simulation ends at the log.
 #[cfg(not(feature = "sim"))]
 pub mod net;
+pub mod partition;
 #[cfg(not(feature = "sim"))]
 pub mod shard;

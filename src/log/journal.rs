@@ -255,6 +255,7 @@ impl Journal {
         whole.sort_by_key(|(_, size_bytes)| *size_bytes);
         for (path, size_bytes) in whole {
             let file = disk::open(&path).await?;
+            file.full_sync().await?;
             journal.add_file(path, file, size_bytes);
         }
         if journal.state.borrow().free.is_empty() {

@@ -15,7 +15,7 @@ use std::rc::Rc;
 use super::chunk_cache::{CacheLimits, ChunkCache};
 use super::journal::JournalLimits;
 use super::log_directory::LogDirectory;
-use super::partition_log::{LogSettings, PartitionLog};
+use super::partition_log::{LogError, LogSettings, PartitionLog};
 use super::position::{LeaderEpoch, LogId, Offset};
 use super::recovery::{RecoveredCore, RecoveryError, recover};
 use crate::runtime::breach::Breach;
@@ -326,8 +326,9 @@ async fn append(directories: &[Rc<LogDirectory>], model: &Rc<RefCell<Model>>, fi
         log.end = appended.end.0;
     }
     if random_below(4) > 0 {
-        await_flushed(&log, appended.end).await;
-        acknowledge(model, id, appended.end);
+        if await_flushed(&log, appended.end).await {
+            acknowledge(model, id, appended.end);
+        }
     } else {
         yield_now().await;
     }
@@ -336,11 +337,16 @@ async fn append(directories: &[Rc<LogDirectory>], model: &Rc<RefCell<Model>>, fi
     }
 }
 
-async fn await_flushed(log: &PartitionLog, end: Offset) {
+/// False when the log was deleted meanwhile; nothing else may stop it on a disk without errors.
+async fn await_flushed(log: &PartitionLog, end: Offset) -> bool {
     loop {
         let moved = log.flush_moved().raised();
-        if log.flushed_offset() >= end || log.healthy().is_err() {
-            return;
+        if log.flushed_offset() >= end {
+            return true;
+        }
+        match log.healthy() {
+            Err(LogError::Deleted) => return false,
+            healthy => healthy.expect("the disk gives no errors"),
         }
         moved.await;
     }

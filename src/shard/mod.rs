@@ -10,4 +10,6 @@
 //! *Architecture Invariant*: nothing else crosses cores. Requests between cores may be refused when
 //! a mailbox is full; answers never are.
 
+pub mod placement;
+pub mod replica_manager;
 pub mod request;
