@@ -10,6 +10,10 @@
 //! *Architecture Invariant*: nothing else crosses cores. Requests between cores may be refused when
 //! a mailbox is full; answers never are.
 
+pub mod controller_service;
+mod image_delta;
+pub mod metadata_snapshot;
 pub mod placement;
 pub mod replica_manager;
 pub mod request;
+pub mod router;

@@ -244,3 +244,14 @@ impl FetchedPart {
         }
     }
 }
+
+/// Why a command reached no decision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ControlFailure {
+    /// Too many commands wait.
+    Overloaded,
+    /// The metadata log's disk has failed.
+    Storage,
+    /// It was not done in time; it may still be done.
+    TimedOut,
+}
