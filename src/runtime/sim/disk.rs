@@ -7,9 +7,9 @@ use std::rc::Rc;
 
 use super::buffer::{AppendBuf, BLOCK_BYTES, Slice};
 use super::signal::promise;
-use super::startup::{self, DirEntry};
 use super::sim::disk_model::InodeId;
 use super::sim::world::{self, World};
+use super::startup::{self, DirEntry};
 
 /// Whether a write is acknowledged from the device's cache or from the medium.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
