@@ -21,6 +21,8 @@ pub mod runtime;
 
 pub mod log;
 
+pub mod cluster;
+
 // The simulated network comes with the cluster; until then the simulation ends at the log.
 #[cfg(not(feature = "sim"))]
 pub mod net;
