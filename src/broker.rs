@@ -357,6 +357,7 @@ async fn start_core(
         directories,
         config.storage.reserve_bytes,
         config.limits.decompressed_batch_max_bytes,
+        config.storage.retention_check_interval_ms,
     );
     let empty = MetadataImage::empty(&shared.cluster_id, config.node.id);
     let router = Router::start(parts.ports, shared.cores, replicas, config, empty.clone());
@@ -448,6 +449,10 @@ fn metadata_settings() -> LogSettings {
         segment_ms: i64::MAX,
         index_interval_bytes: 4096,
         index_most_entries: 4096,
+        retention_ms: None,
+        retention_bytes: None,
+        producers_max: 1,
+        producer_expiration_ms: i64::MAX / 2,
     }
 }
 

@@ -124,7 +124,7 @@ impl LogDirectory {
         if let Some(log) = log
             && let Err(error) = log.delete().await
         {
-            tracing::warn!(log = log.directory_name(), %error, "cannot remove a deleted log");
+            tracing::warn!(log = %log.directory_name(), %error, "cannot remove a deleted log");
         }
     }
 

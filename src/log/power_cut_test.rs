@@ -53,6 +53,10 @@ const SETTINGS: LogSettings = LogSettings {
     segment_ms: i64::MAX,
     index_interval_bytes: 512,
     index_most_entries: 4,
+    retention_ms: None,
+    retention_bytes: None,
+    producers_max: 64,
+    producer_expiration_ms: i64::MAX / 2,
 };
 
 /// A log as it should be.
@@ -84,6 +88,15 @@ fn log_id(number: u64) -> LogId {
     LogId {
         topic,
         partition: (number % 7) as u32,
+    }
+}
+
+/// Later logs take over the names of earlier ones, as recreated topics do.
+fn directory_name(number: u64) -> String {
+    if number < 4 {
+        format!("log-{number}")
+    } else {
+        format!("new-{}", number % 3)
     }
 }
 
@@ -304,7 +317,7 @@ async fn append(directories: &[Rc<LogDirectory>], model: &Rc<RefCell<Model>>, fi
     let directory = pick(directories, id);
     let log = match directory.log(id) {
         Some(log) => log,
-        None => directory.create_log(id, &format!("log-{number}"), SETTINGS),
+        None => directory.create_log(id, &directory_name(number), SETTINGS),
     };
     let (header, payload) = random_batch();
     let size = HEADER_BYTES + payload.len();

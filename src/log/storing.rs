@@ -156,7 +156,7 @@ impl PartitionLog {
         file.set_len(size).await?;
         file.full_sync().await?;
         if let Some(index) = index {
-            let path = self.directory.join(index_file_name(base_offset));
+            let path = self.directory().join(index_file_name(base_offset));
             small_file::replace(&path, &index).await?;
         }
         if let Some(found) = self.state.borrow_mut().segment_mut(segment) {

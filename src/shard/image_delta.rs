@@ -18,7 +18,7 @@ const KAFKA_INDEX_ENTRY_BYTES: usize = 8;
 
 /// The broker's configuration with the dynamic values of the image.
 #[must_use]
-pub fn effective_config(base: &Rc<BrokerConfig>, image: &MetadataImage) -> Rc<BrokerConfig> {
+pub(super) fn effective_config(base: &Rc<BrokerConfig>, image: &MetadataImage) -> Rc<BrokerConfig> {
     let none = std::collections::BTreeMap::new();
     let own = image.broker_configs(image.node_id()).unwrap_or(&none);
     if image.default_configs().is_empty() && own.is_empty() {
@@ -36,7 +36,7 @@ pub fn effective_config(base: &Rc<BrokerConfig>, image: &MetadataImage) -> Rc<Br
 
 /// The settings of a topic's logs.
 #[must_use]
-pub fn log_settings(topic: &TopicImage, config: &BrokerConfig) -> LogSettings {
+pub(super) fn log_settings(topic: &TopicImage, config: &BrokerConfig) -> LogSettings {
     let resolved = TopicConfig::resolve(&topic.configs, config).unwrap_or_else(|problem| {
         tracing::error!(topic = %topic.name, %problem, "settings of a topic are ignored");
         TopicConfig::resolve(&std::collections::BTreeMap::new(), config)
@@ -46,21 +46,33 @@ pub fn log_settings(topic: &TopicImage, config: &BrokerConfig) -> LogSettings {
         segment_bytes: resolved.segment_bytes as u64,
         segment_ms: resolved.segment_ms as i64,
         index_interval_bytes: resolved.index_interval_bytes as u64,
+        retention_ms: resolved
+            .cleanup_policy
+            .is_delete
+            .then_some(resolved.retention_ms)
+            .filter(|ms| *ms >= 0),
+        retention_bytes: resolved
+            .cleanup_policy
+            .is_delete
+            .then_some(resolved.retention_bytes)
+            .and_then(|bytes| u64::try_from(bytes).ok()),
+        producers_max: config.limits.producers_per_partition_max,
+        producer_expiration_ms: config.limits.producer_id_expiration_ms as i64,
         index_most_entries: resolved.segment_index_bytes as usize / KAFKA_INDEX_ENTRY_BYTES,
     }
 }
 
 /// Two images, the older one absent at start.
-pub struct ImageDelta<'a> {
+pub(super) struct ImageDelta<'a> {
     /// What was.
-    pub before: Option<&'a MetadataImage>,
+    pub(super) before: Option<&'a MetadataImage>,
     /// What is.
-    pub after: &'a MetadataImage,
+    pub(super) after: &'a MetadataImage,
 }
 
 impl ImageDelta<'_> {
     /// Makes the partitions of `core` what the image says.
-    pub fn apply(
+    pub(super) fn apply(
         &self,
         replicas: &Rc<ReplicaManager>,
         config: &BrokerConfig,

@@ -52,6 +52,7 @@ impl ReplicaManager {
         directories: Vec<Rc<LogDirectory>>,
         reserve_bytes: u64,
         decompressed_max_bytes: usize,
+        retention_check_ms: u64,
     ) -> Rc<ReplicaManager> {
         let slot = |directory| DirectorySlot {
             directory,
@@ -64,6 +65,10 @@ impl ReplicaManager {
             decompressed_max_bytes,
         });
         spawn(Queue::Background, manager.clone().watch_space());
+        spawn(
+            Queue::Background,
+            manager.clone().keep_retention(retention_check_ms),
+        );
         manager
     }
 
@@ -352,6 +357,21 @@ impl ReplicaManager {
     pub async fn shut_down(&self) {
         for directory in self.directories() {
             directory.shut_down().await;
+        }
+    }
+
+    /// Deletes old segments, one partition after the other.
+    async fn keep_retention(self: Rc<Self>, check_ms: u64) {
+        loop {
+            clock::sleep(Duration::from_millis(check_ms)).await;
+            let replicas: Vec<Rc<Replica>> = self.replicas.borrow().values().cloned().collect();
+            for replica in replicas {
+                if let Err(error) = replica.log().retain(clock::wall_ms()).await
+                    && error != LogError::Deleted
+                {
+                    tracing::warn!(log = %replica.log().directory_name(), %error, "retention");
+                }
+            }
         }
     }
 
