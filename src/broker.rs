@@ -481,6 +481,7 @@ fn journal_limits(config: &BrokerConfig) -> JournalLimits {
         group_bytes,
         pending_bytes: sixth,
         append_bytes: 2 * sixth,
+        groups_in_flight: config.storage.journal_groups_in_flight,
     }
 }
 

@@ -294,6 +294,12 @@ impl PartitionLog {
             .sum()
     }
 
+    /// The largest batch that the journal takes.
+    #[must_use]
+    pub fn largest_append_bytes(&self) -> usize {
+        self.journal.limits().append_bytes
+    }
+
     /// Runs `look` over the leader epochs.
     pub fn with_epochs<T>(&self, look: impl FnOnce(&LeaderEpochs) -> T) -> T {
         look(&self.state.borrow().epochs)

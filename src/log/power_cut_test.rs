@@ -39,6 +39,7 @@ const JOURNAL: JournalLimits = JournalLimits {
     group_bytes: 12 << 10,
     pending_bytes: 12 << 10,
     append_bytes: 17 << 10,
+    groups_in_flight: 2,
 };
 
 const CACHE: CacheLimits = CacheLimits {

@@ -103,7 +103,10 @@ impl Replica {
     ) -> Result<Placed, AppendRefusal> {
         turn.come().await;
         let settings = self.log.settings();
-        if header.size_bytes() as u64 > settings.segment_bytes {
+        let most = settings
+            .segment_bytes
+            .min(self.log.largest_append_bytes() as u64);
+        if header.size_bytes() as u64 > most {
             return Err(AppendRefusal::TooLarge);
         }
         let records = i64::from(header.last_offset_delta) + 1;
