@@ -623,7 +623,7 @@ mod tests {
             (
                 "[storage]\njournal_bytes = 1",
                 "storage.journal_bytes",
-                "at least 65536",
+                "at least 1048576",
             ),
             (
                 "[limits]\nfetch_max_bytes = 1.5",
@@ -812,7 +812,7 @@ mod tests {
     #[test]
     fn the_tiny_preset_is_tiny_and_consistent() {
         let tiny = BrokerConfig::tiny_for_tests();
-        assert_eq!(tiny.storage.journal_bytes, 64 << 10);
+        assert_eq!(tiny.storage.journal_bytes, 1 << 20);
         assert_eq!(tiny.cores.list, CoreSelection::Count(1));
         assert_eq!(tiny.listeners.client.port, 0);
     }
