@@ -20,3 +20,5 @@ pub mod wire;
 pub mod runtime;
 
 pub mod log;
+
+pub mod cli;
