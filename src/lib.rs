@@ -21,4 +21,13 @@ pub mod runtime;
 
 pub mod log;
 
+pub mod cluster;
+
+// The simulated network comes with the cluster; until then the simulation ends at the log.
+#[cfg(not(feature = "sim"))]
+pub mod net;
+pub mod partition;
+#[cfg(not(feature = "sim"))]
+pub mod shard;
+
 pub mod cli;

@@ -15,7 +15,7 @@ use std::rc::Rc;
 use super::chunk_cache::{CacheLimits, ChunkCache};
 use super::journal::JournalLimits;
 use super::log_directory::LogDirectory;
-use super::partition_log::{LogSettings, PartitionLog};
+use super::partition_log::{LogError, LogSettings, PartitionLog};
 use super::position::{LeaderEpoch, LogId, Offset};
 use super::recovery::{RecoveredCore, RecoveryError, recover};
 use crate::runtime::breach::Breach;
@@ -39,6 +39,7 @@ const JOURNAL: JournalLimits = JournalLimits {
     group_bytes: 12 << 10,
     pending_bytes: 12 << 10,
     append_bytes: 17 << 10,
+    groups_in_flight: 2,
 };
 
 const CACHE: CacheLimits = CacheLimits {
@@ -53,6 +54,10 @@ const SETTINGS: LogSettings = LogSettings {
     segment_ms: i64::MAX,
     index_interval_bytes: 512,
     index_most_entries: 4,
+    retention_ms: None,
+    retention_bytes: None,
+    producers_max: 64,
+    producer_expiration_ms: i64::MAX / 2,
 };
 
 /// A log as it should be.
@@ -84,6 +89,15 @@ fn log_id(number: u64) -> LogId {
     LogId {
         topic,
         partition: (number % 7) as u32,
+    }
+}
+
+/// Later logs take over the names of earlier ones, as recreated topics do.
+fn directory_name(number: u64) -> String {
+    if number < 4 {
+        format!("log-{number}")
+    } else {
+        format!("new-{}", number % 3)
     }
 }
 
@@ -304,7 +318,7 @@ async fn append(directories: &[Rc<LogDirectory>], model: &Rc<RefCell<Model>>, fi
     let directory = pick(directories, id);
     let log = match directory.log(id) {
         Some(log) => log,
-        None => directory.create_log(id, &format!("log-{number}"), SETTINGS),
+        None => directory.create_log(id, &directory_name(number), SETTINGS),
     };
     let (header, payload) = random_batch();
     let size = HEADER_BYTES + payload.len();
@@ -326,8 +340,9 @@ async fn append(directories: &[Rc<LogDirectory>], model: &Rc<RefCell<Model>>, fi
         log.end = appended.end.0;
     }
     if random_below(4) > 0 {
-        await_flushed(&log, appended.end).await;
-        acknowledge(model, id, appended.end);
+        if await_flushed(&log, appended.end).await {
+            acknowledge(model, id, appended.end);
+        }
     } else {
         yield_now().await;
     }
@@ -336,11 +351,16 @@ async fn append(directories: &[Rc<LogDirectory>], model: &Rc<RefCell<Model>>, fi
     }
 }
 
-async fn await_flushed(log: &PartitionLog, end: Offset) {
+/// False when the log was deleted meanwhile; nothing else may stop it on a disk without errors.
+async fn await_flushed(log: &PartitionLog, end: Offset) -> bool {
     loop {
         let moved = log.flush_moved().raised();
-        if log.flushed_offset() >= end || log.healthy().is_err() {
-            return;
+        if log.flushed_offset() >= end {
+            return true;
+        }
+        match log.healthy() {
+            Err(LogError::Deleted) => return false,
+            healthy => healthy.expect("the disk gives no errors"),
         }
         moved.await;
     }

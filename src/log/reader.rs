@@ -332,13 +332,27 @@ impl PartitionLog {
                 None => self
                     .read_cold(segment, at, end)
                     .await
-                    .map_err(|error| self.disk_failed("reading a segment", &error))?,
+                    .map_err(|error| self.read_failed(segment, &error))?,
             };
             let here = slice.len().min((end - at) as usize);
             slices.push(slice.part(0..here));
             at += here as u64;
         }
         Ok(slices)
+    }
+
+    /// A segment that was removed while it was read is no failure of the disk.
+    fn read_failed(&self, segment: SegmentId, error: &io::Error) -> LogError {
+        let state = self.state.borrow();
+        if state.segment(segment).is_none() {
+            return LogError::OutOfRange {
+                asked: state.start,
+                start: state.start,
+                end: state.end,
+            };
+        }
+        drop(state);
+        self.disk_failed("reading a segment", error)
     }
 
     /// Reads from the file what is not in memory at `at`, and keeps it as a chunk.
@@ -394,7 +408,7 @@ impl PartitionLog {
                 _ => return Ok(()),
             }
         };
-        let path = self.directory.join(index_file_name(base_offset));
+        let path = self.directory().join(index_file_name(base_offset));
         let index = match read_index_file(&path).await {
             Ok(bytes) => super::index::SparseIndex::from_file(&bytes, id, size, base_offset),
             Err(_) => None,
@@ -415,7 +429,7 @@ impl PartitionLog {
         base_offset: Offset,
         size: u64,
     ) -> Result<super::index::SparseIndex, LogError> {
-        tracing::warn!(directory = %self.directory.display(), %base_offset,
+        tracing::warn!(directory = %self.directory().display(), %base_offset,
             "rebuilding the index of a segment");
         let settings = self.settings();
         let mut index = super::index::SparseIndex::new(

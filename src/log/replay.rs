@@ -170,16 +170,24 @@ impl ReplayedLog {
             bytes: Vec::new(),
         });
         let end = redo.position + redo.bytes.len() as u64;
-        let contiguous = position >= redo.position && position <= end.max(known);
-        if !contiguous || (redo.bytes.is_empty() && position > known) {
+        let most = if redo.bytes.is_empty() { known } else { end };
+        if position < redo.position || position > most {
             self.damage(format!(
                 "the journal has a gap before byte {position} of {segment:?}"
             ));
             return;
         }
-        // A block's beginning is repeated after a checkpoint.
-        redo.bytes.truncate((position - redo.position) as usize);
-        redo.bytes.extend_from_slice(bytes);
+        // A block's beginning is repeated after a checkpoint, perhaps only in part: the group with
+        // the rest of the entry may be lost while what it repeats was acknowledged before.
+        let from = (position - redo.position) as usize;
+        let repeated = bytes.len().min(redo.bytes.len() - from);
+        let differs = redo.bytes[from..from + repeated] != bytes[..repeated];
+        redo.bytes.extend_from_slice(&bytes[repeated..]);
+        if differs {
+            self.damage(format!(
+                "the journal repeats byte {position} of {segment:?} differently"
+            ));
+        }
     }
 
     fn drop_segment(&mut self, segment: SegmentId) {

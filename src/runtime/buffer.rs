@@ -44,15 +44,24 @@ impl Memory {
     fn layout(capacity: usize) -> Layout {
         Layout::from_size_align(capacity, BLOCK_BYTES).expect("capacities are bounded by config")
     }
+
+    /// Overwrites everything, in debug builds.
+    ///
+    /// # Safety
+    /// Nobody may look at the bytes again.
+    unsafe fn poison(&self) {
+        if cfg!(debug_assertions) {
+            // SAFETY: the region is allocated with this capacity, and the caller is the last one.
+            unsafe { self.start.as_ptr().write_bytes(POISON, self.capacity) };
+        }
+    }
 }
 
 impl Drop for Memory {
     fn drop(&mut self) {
         // SAFETY: this is the last owner; the region was allocated with the same layout.
         unsafe {
-            if cfg!(debug_assertions) {
-                self.start.as_ptr().write_bytes(POISON, self.capacity);
-            }
+            self.poison();
             dealloc(self.start.as_ptr(), Memory::layout(self.capacity));
         }
     }
@@ -282,5 +291,154 @@ impl Deref for Slice {
 impl fmt::Debug for Slice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Slice({} bytes)", self.end - self.start)
+    }
+}
+
+#[cfg(all(test, not(feature = "loom")))]
+mod tests {
+    use std::mem::ManuallyDrop;
+
+    use super::*;
+
+    #[test]
+    fn a_slice_outlives_its_writer_and_still_reads_right() {
+        let mut buffer = AppendBuf::allocate(1);
+        assert_eq!((buffer.capacity(), buffer.is_empty()), (BLOCK_BYTES, true));
+        buffer.append(b"written once");
+        let slice = buffer.slice(8..12);
+        buffer.append(b", never changed");
+        let whole = buffer.whole();
+        drop(buffer);
+        // Reuses the memory if it was freed.
+        let mut other = AppendBuf::allocate(1);
+        other.append(&[POISON; 64]);
+        assert_eq!(&slice[..], b"once");
+        assert_eq!(&whole[..], b"written once, never changed");
+        assert_eq!(&whole.part(14..19)[..], b"never");
+    }
+
+    #[test]
+    fn freed_memory_is_poisoned_in_debug_builds() {
+        let mut buffer = AppendBuf::allocate(BLOCK_BYTES);
+        buffer.append(&[1; BLOCK_BYTES]);
+        // Looks between the two steps of the drop: poisoned, not yet freed.
+        let memory = ManuallyDrop::new(Arc::try_unwrap(buffer.memory).ok().expect("one owner"));
+        // SAFETY: the only owner is `memory`, whose bytes are looked at as raw memory only, and
+        // which is freed exactly once below.
+        let bytes = unsafe {
+            memory.poison();
+            std::slice::from_raw_parts(memory.start.as_ptr(), memory.capacity).to_vec()
+        };
+        let expected = if cfg!(debug_assertions) { POISON } else { 1 };
+        assert!(bytes.iter().all(|byte| *byte == expected));
+        drop(ManuallyDrop::into_inner(memory));
+    }
+
+    #[test]
+    fn padding_filling_and_publishing_move_the_length() {
+        let mut buffer = AppendBuf::allocate(2 * BLOCK_BYTES);
+        buffer.append(b"x");
+        buffer.pad_to_block();
+        assert_eq!(
+            (buffer.len(), buffer.remaining()),
+            (BLOCK_BYTES, BLOCK_BYTES)
+        );
+        let filled = buffer.append_with(8, |target| {
+            assert_eq!(target, [0; 8]);
+            target[..3].copy_from_slice(b"abc");
+            3
+        });
+        assert_eq!((filled, buffer.len()), (3, BLOCK_BYTES + 3));
+        let (start, room) = buffer.unwritten();
+        assert_eq!(room, BLOCK_BYTES - 3);
+        // SAFETY: `start` has room for two bytes, which are written before they are published.
+        unsafe {
+            start.copy_from_nonoverlapping(b"de".as_ptr(), 2);
+            buffer.publish(2);
+        }
+        assert_eq!(&buffer.slice(BLOCK_BYTES..BLOCK_BYTES + 5)[..], b"abcde");
+        assert!(buffer.slice(0..BLOCK_BYTES).is_block_aligned());
+        assert!(!buffer.slice(1..BLOCK_BYTES).is_block_aligned());
+        assert!(!buffer.whole().is_block_aligned());
+    }
+
+    #[test]
+    fn nothing_beyond_the_length_can_be_seen_or_overfilled() {
+        let refused = |act: fn(&mut AppendBuf)| {
+            let mut buffer = AppendBuf::allocate(BLOCK_BYTES);
+            buffer.append(b"four");
+            let act = std::panic::AssertUnwindSafe(|| act(&mut buffer));
+            assert!(std::panic::catch_unwind(act).is_err());
+        };
+        refused(|buffer| drop(buffer.slice(0..5)));
+        refused(|buffer| buffer.append(&[0; BLOCK_BYTES]));
+        refused(|buffer| assert_eq!(buffer.append_with(BLOCK_BYTES, |_| 0), 0));
+        refused(|buffer| drop(buffer.whole().part(2..5)));
+        refused(|buffer| assert_eq!(buffer.append_with(1, |_| 2), 2));
+    }
+
+    #[test]
+    fn empty_slices_need_no_memory() {
+        assert!(Slice::default().is_empty() && Slice::copied(b"").memory.is_none());
+        assert_eq!(&Slice::copied(b"abc")[..], b"abc");
+    }
+}
+
+#[cfg(all(test, feature = "loom"))]
+mod loom_tests {
+    use super::*;
+    use loom::sync::{Condvar, Mutex};
+    use loom::thread;
+
+    /// One thread appends while another reads what was handed to it, and either drops last.
+    #[test]
+    fn readers_see_what_was_published_while_the_writer_goes_on() {
+        loom::model(|| {
+            let handed = Arc::new((Mutex::new(None::<Slice>), Condvar::new()));
+            let reader = {
+                let handed = handed.clone();
+                thread::spawn(move || {
+                    let mut slot = handed.0.lock().expect("lock");
+                    while slot.is_none() {
+                        slot = handed.1.wait(slot).expect("lock");
+                    }
+                    let slice = slot.take().expect("some");
+                    drop(slot);
+                    assert_eq!(&slice[..], b"ab");
+                    let part = slice.part(1..2);
+                    drop(slice);
+                    assert_eq!(&part[..], b"b");
+                })
+            };
+            let mut buffer = AppendBuf::allocate(8);
+            buffer.append(b"ab");
+            *handed.0.lock().expect("lock") = Some(buffer.slice(0..2));
+            handed.1.notify_one();
+            buffer.append(b"cd");
+            assert_eq!(&buffer.whole()[..], b"abcd");
+            drop(buffer);
+            reader.join().expect("reader");
+        });
+    }
+
+    /// A borrowed writer may be sliced from another thread: the length it sees covers only bytes
+    /// that happened before.
+    #[test]
+    fn slices_made_on_another_thread_cover_only_what_was_written() {
+        loom::model(|| {
+            let mut buffer = AppendBuf::allocate(8);
+            buffer.append(b"ab");
+            let shared = Arc::new(buffer);
+            let other = shared.clone();
+            let slicer = thread::spawn(move || {
+                let whole = other.whole();
+                drop(other);
+                whole
+            });
+            let here = shared.whole();
+            drop(shared);
+            let there = slicer.join().expect("slicer");
+            assert_eq!(&here[..], &there[..]);
+        });
     }
 }

@@ -1,13 +1,13 @@
-//! The number of a core, which is the number of its thread, ring, journal and mailbox.
+//! The name of a core: its index among the cores this process uses, not the CPU's number.
 
 use std::fmt;
 
-/// A core of this process, counted from 0 in the order of the configured list.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// Index of a core, from 0.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct CoreId(pub u16);
 
 impl CoreId {
-    /// The core as an index into per-core tables.
+    /// The same as an index into per-core tables.
     #[must_use]
     pub fn index(self) -> usize {
         usize::from(self.0)

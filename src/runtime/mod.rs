@@ -16,6 +16,9 @@
 pub mod breach;
 pub mod buffer;
 pub mod core_id;
+pub mod gather;
+#[cfg(not(feature = "sim"))]
+pub(crate) mod queue;
 pub mod signal;
 
 #[cfg(feature = "sim")]
@@ -39,3 +42,26 @@ pub mod random;
 #[cfg(feature = "sim")]
 #[path = "sim/startup.rs"]
 pub mod startup;
+
+#[cfg(not(feature = "sim"))]
+mod blocking;
+#[cfg(not(feature = "sim"))]
+pub mod clock;
+#[cfg(not(feature = "sim"))]
+pub mod disk;
+#[cfg(not(feature = "sim"))]
+pub mod executor;
+#[cfg(not(feature = "sim"))]
+pub mod host;
+#[cfg(not(feature = "sim"))]
+pub mod mesh;
+#[cfg(not(feature = "sim"))]
+pub mod random;
+#[cfg(not(feature = "sim"))]
+pub mod ring;
+#[cfg(not(feature = "sim"))]
+pub mod socket;
+#[cfg(not(feature = "sim"))]
+pub mod startup;
+#[cfg(not(feature = "sim"))]
+mod wake;

@@ -118,3 +118,76 @@ impl Future for Raised<'_> {
         Poll::Pending
     }
 }
+
+#[cfg(all(test, not(feature = "loom")))]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Count>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn poll<F: Future + Unpin>(future: &mut F, count: &Arc<Count>) -> Poll<F::Output> {
+        Pin::new(future).poll(&mut Context::from_waker(&Waker::from(count.clone())))
+    }
+
+    fn woken(count: &Arc<Count>) -> usize {
+        count.0.load(Ordering::Relaxed)
+    }
+
+    #[test]
+    fn a_kept_promise_wakes_once_and_delivers() {
+        let count = Arc::new(Count::default());
+        let (promise, mut promised) = promise();
+        assert!(poll(&mut promised, &count).is_pending());
+        promise.keep(5);
+        assert_eq!(woken(&count), 1);
+        assert_eq!(poll(&mut promised, &count), Poll::Ready(Some(5)));
+    }
+
+    #[test]
+    fn a_dropped_promise_is_told() {
+        let count = Arc::new(Count::default());
+        let (promise, mut promised) = promise::<u8>();
+        assert!(poll(&mut promised, &count).is_pending());
+        drop(promise);
+        assert_eq!(woken(&count), 1);
+        assert_eq!(poll(&mut promised, &count), Poll::Ready(None));
+    }
+
+    #[test]
+    fn a_promise_kept_before_the_wait_needs_no_wake() {
+        let count = Arc::new(Count::default());
+        let (promise, mut promised) = promise();
+        promise.keep("early");
+        assert_eq!(poll(&mut promised, &count), Poll::Ready(Some("early")));
+        assert_eq!(woken(&count), 0);
+    }
+
+    #[test]
+    fn a_signal_wakes_all_who_wait_and_counts_from_the_call() {
+        let (first, second) = (Arc::new(Count::default()), Arc::new(Count::default()));
+        let signal = Signal::default();
+        signal.raise();
+        let (mut one, mut two) = (signal.raised(), signal.raised());
+        assert!(poll(&mut one, &first).is_pending());
+        assert!(poll(&mut one, &first).is_pending());
+        assert!(poll(&mut two, &second).is_pending());
+        let mut unpolled = signal.raised();
+        signal.raise();
+        assert_eq!((woken(&first), woken(&second)), (1, 1));
+        assert!(poll(&mut one, &first).is_ready());
+        assert!(poll(&mut two, &second).is_ready());
+        assert!(poll(&mut unpolled, &first).is_ready());
+        assert!(poll(&mut signal.raised(), &first).is_pending());
+    }
+}

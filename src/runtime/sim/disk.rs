@@ -2,13 +2,14 @@
 
 use std::future::pending;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::rc::Rc;
 
 use super::buffer::{AppendBuf, BLOCK_BYTES, Slice};
 use super::signal::promise;
-use super::sim::disk_model::{InodeId, Node};
+use super::sim::disk_model::InodeId;
 use super::sim::world::{self, World};
+use super::startup::{self, DirEntry};
 
 /// Whether a write is acknowledged from the device's cache or from the medium.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -192,20 +193,25 @@ pub async fn exists(path: &Path) -> io::Result<bool> {
     pool(move |world| Ok(world.with_disk(|disk, _| disk.lookup(&path).is_some()))).await
 }
 
-/// The names in a directory, sorted, with whether each is a directory.
-pub async fn list_dir(path: &Path) -> io::Result<Vec<(String, bool)>> {
-    let path: PathBuf = path.to_path_buf();
-    pool(move |world| {
-        let children = world.with_disk(|disk, _| disk.children(&path))?;
-        Ok(children
-            .into_iter()
-            .map(|(name, node)| (name, node == Node::Directory))
-            .collect())
-    })
-    .await
+/// The names in a directory, sorted.
+pub async fn list_dir(path: &Path) -> io::Result<Vec<DirEntry>> {
+    let path = path.to_path_buf();
+    pool(move |_| startup::list_dir(&path)).await
 }
 
-/// Free bytes of the file system that holds `path`.
-pub async fn free_bytes(_path: &Path) -> io::Result<u64> {
-    Ok(1 << 40)
+/// Sizes of a file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    /// All of it.
+    pub total_bytes: u64,
+    /// What an unprivileged writer may still use.
+    pub free_bytes: u64,
+}
+
+/// The file system of `path`; the simulated one is never full.
+pub async fn space(_path: &Path) -> io::Result<Space> {
+    Ok(Space {
+        total_bytes: 1 << 40,
+        free_bytes: 1 << 40,
+    })
 }

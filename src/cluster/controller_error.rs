@@ -1,0 +1,51 @@
+//! Why the controller refuses a command. The client is at fault in all of them; `api` chooses
+//! Kafka's code.
+
+/// A refusal, with the words for the client.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ControllerError {
+    /// The name of a topic breaks a rule, or collides with another's.
+    #[error("{0}")]
+    InvalidTopicName(String),
+    /// The topic may not be touched by clients.
+    #[error("{0}")]
+    ForbiddenTopic(String),
+    /// There is such a topic already.
+    #[error("{0}")]
+    TopicExists(String),
+    /// There is no topic of that name.
+    #[error("{0}")]
+    UnknownTopic(String),
+    /// There is no topic of that id.
+    #[error("{0}")]
+    UnknownTopicId(String),
+    /// A number of partitions is wrong.
+    #[error("{0}")]
+    InvalidPartitions(String),
+    /// A number of replicas is wrong, or more than there are brokers.
+    #[error("{0}")]
+    InvalidReplicationFactor(String),
+    /// An assignment of replicas contradicts itself or the cluster.
+    #[error("{0}")]
+    InvalidReplicaAssignment(String),
+    /// A setting is unknown, or its value wrong.
+    #[error("{0}")]
+    InvalidConfig(String),
+    /// The command contradicts itself.
+    #[error("{0}")]
+    InvalidRequest(String),
+    /// A limit of this broker.
+    #[error("{0}")]
+    PolicyViolation(String),
+    /// `delete.topic.enable` is false.
+    #[error("{0}")]
+    TopicDeletionDisabled(String),
+    /// All producer ids were given out.
+    #[error("{0}")]
+    ProducerIdsExhausted(String),
+}
+
+/// Joins names the way Kafka lists them in messages.
+pub(super) fn listed<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    names.collect::<Vec<_>>().join(",")
+}

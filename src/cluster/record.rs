@@ -1,0 +1,465 @@
+//! The records that change an image, and their bytes.
+//!
+//! A record is framed and checksummed by whoever stores it. All numbers are little-endian. *text* is
+//! a length of 2 bytes and so many bytes of UTF-8; a *list* is a count of 4 bytes and its elements.
+//!
+//! ```text
+//! byte 0      type
+//! byte 1      version of the type's layout, 0 for all so far
+//! bytes 2..   by type:
+//!   1 TopicCreated          id 16 bytes, name text, partitions list, settings list of (name text,
+//!                           value text)
+//!   2 PartitionsAdded       topic id 16 bytes, partitions list; they follow those that are there
+//!   3 TopicDeleted          topic id 16 bytes
+//!   4 ConfigChanged         target 1 byte: 0 topic, 1 all brokers, 2 a broker; then of a topic its
+//!                           id, 16 bytes, of a broker its node id, 4 bytes; name text; value option
+//!                           of text
+//!   5 ProducerIdsAllocated  next id 8 bytes
+//!   6 BrokerStarted         node id 4 bytes, host text, port 2 bytes, rack option of text
+//! partition:   leader 4 bytes, leader epoch 4 bytes, replicas list of 4 bytes, in-sync replicas
+//!              list of 4 bytes
+//! option:      1 byte, 0 for none or 1; the value if 1
+//! ```
+
+use std::collections::BTreeMap;
+
+use super::image::{MetadataImage, PartitionImage};
+use crate::log::bytes::{Fields, Malformed, put_count, put_text};
+use crate::wire::codec::Uuid;
+
+/// Longest text that a record holds.
+pub const TEXT_BYTES_MAX: usize = i16::MAX as usize;
+
+const LAYOUT_VERSION: u8 = 0;
+/// Fewest bytes of a partition, and of a setting.
+const PARTITION_BYTES_MIN: usize = 16;
+const CONFIG_BYTES_MIN: usize = 4;
+
+/// What a dynamic setting belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ConfigTarget {
+    /// A topic.
+    Topic(Uuid),
+    /// All brokers.
+    BrokerDefault,
+    /// One broker.
+    Broker(i32),
+}
+
+/// One change of the metadata.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MetadataRecord {
+    /// A topic with its partitions and settings.
+    TopicCreated {
+        /// Its name.
+        name: String,
+        /// Its id.
+        id: Uuid,
+        /// Its partitions.
+        partitions: Vec<PartitionImage>,
+        /// What it overrides.
+        configs: BTreeMap<String, String>,
+    },
+    /// A topic grew.
+    PartitionsAdded {
+        /// Which topic.
+        topic: Uuid,
+        /// The new partitions, behind the old ones.
+        partitions: Vec<PartitionImage>,
+    },
+    /// A topic is gone.
+    TopicDeleted {
+        /// Which topic.
+        topic: Uuid,
+    },
+    /// A dynamic setting changed.
+    ConfigChanged {
+        /// Whose.
+        target: ConfigTarget,
+        /// Its name.
+        name: String,
+        /// Its value; `None` takes it away.
+        value: Option<String>,
+    },
+    /// Producer ids below `next` were given out.
+    ProducerIdsAllocated {
+        /// The first that was not.
+        next: i64,
+    },
+    /// A broker started: the epoch of every partition it leads grows by one.
+    BrokerStarted {
+        /// Which broker.
+        node_id: i32,
+        /// Where clients reach it.
+        host: String,
+        /// The port there.
+        port: u16,
+        /// Its rack, if it has one.
+        rack: Option<String>,
+    },
+}
+
+impl MetadataRecord {
+    /// Appends the record's bytes.
+    ///
+    /// # Panics
+    /// When a text exceeds [`TEXT_BYTES_MAX`], which the controller refuses.
+    pub fn encode(&self, into: &mut Vec<u8>) {
+        into.extend_from_slice(&[self.type_byte(), LAYOUT_VERSION]);
+        match self {
+            MetadataRecord::TopicCreated {
+                name,
+                id,
+                partitions,
+                configs,
+            } => {
+                into.extend_from_slice(&id.0);
+                put_text(into, name);
+                put_partitions(into, partitions);
+                put_count(into, configs.len());
+                for (name, value) in configs {
+                    put_text(into, name);
+                    put_text(into, value);
+                }
+            }
+            MetadataRecord::PartitionsAdded { topic, partitions } => {
+                into.extend_from_slice(&topic.0);
+                put_partitions(into, partitions);
+            }
+            MetadataRecord::TopicDeleted { topic } => into.extend_from_slice(&topic.0),
+            MetadataRecord::ConfigChanged {
+                target,
+                name,
+                value,
+            } => {
+                put_target(into, *target);
+                put_text(into, name);
+                put_option(into, value.as_deref());
+            }
+            MetadataRecord::ProducerIdsAllocated { next } => {
+                into.extend_from_slice(&next.to_le_bytes());
+            }
+            MetadataRecord::BrokerStarted {
+                node_id,
+                host,
+                port,
+                rack,
+            } => {
+                into.extend_from_slice(&node_id.to_le_bytes());
+                put_text(into, host);
+                into.extend_from_slice(&port.to_le_bytes());
+                put_option(into, rack.as_deref());
+            }
+        }
+    }
+
+    fn type_byte(&self) -> u8 {
+        match self {
+            MetadataRecord::TopicCreated { .. } => 1,
+            MetadataRecord::PartitionsAdded { .. } => 2,
+            MetadataRecord::TopicDeleted { .. } => 3,
+            MetadataRecord::ConfigChanged { .. } => 4,
+            MetadataRecord::ProducerIdsAllocated { .. } => 5,
+            MetadataRecord::BrokerStarted { .. } => 6,
+        }
+    }
+
+    /// Reads a record from bytes that hold nothing else.
+    ///
+    /// # Errors
+    /// Where the bytes stop making sense; a type or layout this broker does not know is one of
+    /// these, at byte 0 or 1.
+    pub fn decode(bytes: &[u8]) -> Result<MetadataRecord, Malformed> {
+        let mut fields = Fields::new(bytes);
+        let type_byte = fields.u8()?;
+        if fields.u8()? != LAYOUT_VERSION {
+            return Err(Malformed(1));
+        }
+        let record = match type_byte {
+            1 => MetadataRecord::TopicCreated {
+                id: Uuid(fields.array()?),
+                name: fields.text()?.to_string(),
+                partitions: partitions(&mut fields)?,
+                configs: configs(&mut fields)?,
+            },
+            2 => MetadataRecord::PartitionsAdded {
+                topic: Uuid(fields.array()?),
+                partitions: partitions(&mut fields)?,
+            },
+            3 => MetadataRecord::TopicDeleted {
+                topic: Uuid(fields.array()?),
+            },
+            4 => MetadataRecord::ConfigChanged {
+                target: target(&mut fields)?,
+                name: fields.text()?.to_string(),
+                value: option(&mut fields)?,
+            },
+            5 => MetadataRecord::ProducerIdsAllocated {
+                next: fields.i64()?,
+            },
+            6 => MetadataRecord::BrokerStarted {
+                node_id: fields.i32()?,
+                host: fields.text()?.to_string(),
+                port: u16::from_le_bytes(fields.array()?),
+                rack: option(&mut fields)?,
+            },
+            _ => return Err(Malformed(0)),
+        };
+        match fields.remaining() {
+            0 => Ok(record),
+            rest => Err(Malformed(bytes.len() - rest)),
+        }
+    }
+}
+
+fn put_partitions(into: &mut Vec<u8>, partitions: &[PartitionImage]) {
+    put_count(into, partitions.len());
+    for partition in partitions {
+        into.extend_from_slice(&partition.leader.to_le_bytes());
+        into.extend_from_slice(&partition.leader_epoch.to_le_bytes());
+        for nodes in [&partition.replicas, &partition.isr] {
+            put_count(into, nodes.len());
+            for node in nodes {
+                into.extend_from_slice(&node.to_le_bytes());
+            }
+        }
+    }
+}
+
+fn put_target(into: &mut Vec<u8>, target: ConfigTarget) {
+    match target {
+        ConfigTarget::Topic(id) => {
+            into.push(0);
+            into.extend_from_slice(&id.0);
+        }
+        ConfigTarget::BrokerDefault => into.push(1),
+        ConfigTarget::Broker(node_id) => {
+            into.push(2);
+            into.extend_from_slice(&node_id.to_le_bytes());
+        }
+    }
+}
+
+fn put_option(into: &mut Vec<u8>, text: Option<&str>) {
+    into.push(u8::from(text.is_some()));
+    if let Some(text) = text {
+        put_text(into, text);
+    }
+}
+
+fn partitions(fields: &mut Fields<'_>) -> Result<Vec<PartitionImage>, Malformed> {
+    let count = fields.count(PARTITION_BYTES_MIN)?;
+    let partition = |fields: &mut Fields<'_>| {
+        Ok(PartitionImage {
+            leader: fields.i32()?,
+            leader_epoch: fields.i32()?,
+            replicas: nodes(fields)?,
+            isr: nodes(fields)?,
+        })
+    };
+    (0..count).map(|_| partition(fields)).collect()
+}
+
+fn nodes(fields: &mut Fields<'_>) -> Result<Vec<i32>, Malformed> {
+    let count = fields.count(4)?;
+    (0..count).map(|_| fields.i32()).collect()
+}
+
+fn configs(fields: &mut Fields<'_>) -> Result<BTreeMap<String, String>, Malformed> {
+    let count = fields.count(CONFIG_BYTES_MIN)?;
+    let entry = |fields: &mut Fields<'_>| {
+        let name = fields.text()?.to_string();
+        Ok((name, fields.text()?.to_string()))
+    };
+    (0..count).map(|_| entry(fields)).collect()
+}
+
+fn target(fields: &mut Fields<'_>) -> Result<ConfigTarget, Malformed> {
+    match fields.u8()? {
+        0 => Ok(ConfigTarget::Topic(Uuid(fields.array()?))),
+        1 => Ok(ConfigTarget::BrokerDefault),
+        2 => Ok(ConfigTarget::Broker(fields.i32()?)),
+        _ => Err(Malformed(2)),
+    }
+}
+
+fn option(fields: &mut Fields<'_>) -> Result<Option<String>, Malformed> {
+    match fields.u8()? {
+        0 => Ok(None),
+        1 => Ok(Some(fields.text()?.to_string())),
+        _ => Err(Malformed(fields.remaining())),
+    }
+}
+
+/// The fewest records that make an empty image equal to this one, but for its version.
+#[must_use]
+pub fn snapshot(image: &MetadataImage) -> Vec<MetadataRecord> {
+    let mut records = Vec::new();
+    // Brokers first: what they lead is not there yet, so no epoch moves.
+    for (node_id, broker) in image.brokers() {
+        records.push(MetadataRecord::BrokerStarted {
+            node_id: *node_id,
+            host: broker.host.clone(),
+            port: broker.port,
+            rack: broker.rack.clone(),
+        });
+    }
+    let mut changed = |target, configs: &BTreeMap<String, String>| {
+        for (name, value) in configs {
+            records.push(MetadataRecord::ConfigChanged {
+                target,
+                name: name.clone(),
+                value: Some(value.clone()),
+            });
+        }
+    };
+    changed(ConfigTarget::BrokerDefault, image.default_configs());
+    for (node_id, configs) in image.all_broker_configs() {
+        changed(ConfigTarget::Broker(node_id), configs);
+    }
+    for topic in image.topics() {
+        records.push(MetadataRecord::TopicCreated {
+            name: topic.name.to_string(),
+            id: topic.id,
+            partitions: topic.partitions.clone(),
+            configs: topic.configs.clone(),
+        });
+    }
+    if image.next_producer_id() != 0 {
+        records.push(MetadataRecord::ProducerIdsAllocated {
+            next: image.next_producer_id(),
+        });
+    }
+    records
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn partition() -> PartitionImage {
+        PartitionImage {
+            leader: 1,
+            leader_epoch: 2,
+            replicas: vec![1, 3],
+            isr: vec![1],
+        }
+    }
+
+    fn samples() -> Vec<MetadataRecord> {
+        let id = Uuid([7; 16]);
+        let configs = BTreeMap::from([("k".to_string(), "v".to_string())]);
+        let changed = |target, value: Option<&str>| MetadataRecord::ConfigChanged {
+            target,
+            name: "n".to_string(),
+            value: value.map(str::to_string),
+        };
+        vec![
+            MetadataRecord::TopicCreated {
+                name: "ab".to_string(),
+                id,
+                partitions: vec![partition()],
+                configs,
+            },
+            MetadataRecord::PartitionsAdded {
+                topic: id,
+                partitions: vec![partition(), partition()],
+            },
+            changed(ConfigTarget::Topic(id), Some("v")),
+            changed(ConfigTarget::BrokerDefault, None),
+            changed(ConfigTarget::Broker(-5), Some("")),
+            MetadataRecord::ProducerIdsAllocated { next: 0x1122 },
+            MetadataRecord::BrokerStarted {
+                node_id: 1,
+                host: "h".to_string(),
+                port: 9092,
+                rack: Some("r".to_string()),
+            },
+            MetadataRecord::TopicDeleted { topic: id },
+        ]
+    }
+
+    fn bytes(record: &MetadataRecord) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        record.encode(&mut bytes);
+        bytes
+    }
+
+    #[test]
+    fn the_bytes_are_those_of_the_table() {
+        let partition = "0100000002000000020000000100000003000000\
+                         0100000001000000";
+        let id = "07".repeat(16);
+        let expected = [
+            format!("0100{id}02006162 01000000{partition} 0100000001006b010076"),
+            format!("0200{id} 02000000{partition}{partition}"),
+            format!("040000{id} 01006e 01 010076"),
+            "0400 01 01006e 00".to_string(),
+            "0400 02fbffffff 01006e 01 0000".to_string(),
+            "0500 2211000000000000".to_string(),
+            "0600 01000000 010068 8423 01 010072".to_string(),
+            format!("0300{id}"),
+        ];
+        for (record, expected) in samples().iter().zip(expected) {
+            let hex: String = bytes(record)
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect();
+            assert_eq!(hex, expected.replace(' ', ""), "{record:?}");
+        }
+    }
+
+    #[test]
+    fn records_read_back_and_no_part_of_one_is_a_record() {
+        for record in samples() {
+            let bytes = bytes(&record);
+            assert_eq!(MetadataRecord::decode(&bytes), Ok(record));
+            for length in 0..bytes.len() {
+                assert!(MetadataRecord::decode(&bytes[..length]).is_err());
+            }
+            let longer = [&bytes[..], &[0]].concat();
+            assert_eq!(MetadataRecord::decode(&longer), Err(Malformed(bytes.len())));
+        }
+        for unknown in [[0, 0], [7, 0], [3, 1]] {
+            assert!(MetadataRecord::decode(&unknown).is_err());
+        }
+    }
+
+    #[test]
+    fn a_snapshot_gives_the_same_image() {
+        let mut image = MetadataImage::empty("c", 1);
+        let mut records = samples();
+        records.truncate(records.len() - 1);
+        // A second topic, and a start after topics exist: epochs must come along.
+        records.push(MetadataRecord::TopicCreated {
+            name: "x".to_string(),
+            id: Uuid([9; 16]),
+            partitions: vec![partition(); 3],
+            configs: BTreeMap::new(),
+        });
+        records.push(records[6].clone());
+        for record in &records {
+            image.apply(record);
+        }
+        let mut copy = MetadataImage::empty("c", 1);
+        for record in snapshot(&image) {
+            copy.apply(&MetadataRecord::decode(&bytes(&record)).unwrap());
+        }
+        assert_ne!(copy.version(), image.version());
+        assert_eq!(snapshot(&copy), snapshot(&image));
+        assert_eq!(copy.topic("x"), image.topic("x"));
+        assert_eq!(copy.topic("x").unwrap().partitions[0].leader_epoch, 3);
+        assert_eq!(copy.partition_count(), image.partition_count());
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_refused_or_read_back(bytes in proptest::collection::vec(any::<u8>(), 0..80), kind in 0_u8..8) {
+            let bytes = [&[kind, 0], &bytes[..]].concat();
+            if let Ok(record) = MetadataRecord::decode(&bytes) {
+                prop_assert_eq!(MetadataRecord::decode(&self::bytes(&record)), Ok(record));
+            }
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! First come, first served: the order in which batches asked to be appended.
+//!
+//! A turn is taken when a request arrives, without waiting, so that requests of one connection are
+//! appended in the order in which they were sent, whatever the earlier ones wait for.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use crate::runtime::signal::Signal;
+
+/// The turns of one replica.
+#[derive(Default)]
+pub struct Turns {
+    next: Cell<u64>,
+    serving: Cell<u64>,
+    moved: Signal,
+}
+
+/// A place in the queue; dropping it lets the next one go.
+pub struct Turn {
+    turns: Rc<Turns>,
+    number: u64,
+}
+
+impl Turns {
+    /// Takes the next place.
+    #[must_use]
+    pub fn take(self: &Rc<Self>) -> Turn {
+        let number = self.next.get();
+        self.next.set(number + 1);
+        Turn {
+            turns: self.clone(),
+            number,
+        }
+    }
+}
+
+impl Turn {
+    /// Waits until it is served.
+    pub async fn come(&self) {
+        loop {
+            let moved = self.turns.moved.raised();
+            if self.turns.serving.get() == self.number {
+                return;
+            }
+            moved.await;
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let serving = self.turns.serving.get();
+        assert!(
+            serving == self.number,
+            "turn {} ends while {serving} is served",
+            self.number
+        );
+        self.turns.serving.set(serving + 1);
+        self.turns.moved.raise();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::RefCell;
+
+    #[test]
+    fn turns_come_in_the_order_they_were_taken() {
+        let turns: Rc<Turns> = Rc::default();
+        let served: Rc<RefCell<Vec<u64>>> = Rc::default();
+        let visit = |turn: Turn| {
+            let served = served.clone();
+            async move {
+                turn.come().await;
+                served.borrow_mut().push(turn.number);
+            }
+        };
+        let (first, second, third) = (turns.take(), turns.take(), turns.take());
+        let both = futures_lite::future::zip(visit(third), visit(second));
+        futures_lite::future::block_on(futures_lite::future::zip(both, visit(first)));
+        assert_eq!(*served.borrow(), [0, 1, 2]);
+    }
+}

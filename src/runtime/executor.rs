@@ -1,0 +1,544 @@
+//! One pinned executor per core, and the task queues its time is shared between.
+//!
+//! | queue | shares | latency | what runs in it |
+//! |---|---|---|---|
+//! | `Ack` | 1000 | matters, 1 ms | appends, group commit, wake-ups, submission |
+//! | `Network` | 1000 | matters, 2 ms | connections |
+//! | `Control` | 200 | - | metadata, heartbeats, sweeps |
+//! | `Background` | 50 | - | segment write-behind, retention, compaction, scrub |
+//!
+//! A queue whose latency matters makes glommio preempt the others in time, provided they yield.
+//! Tasks are detached: dropping a pending one would leak it, so they are told to stop instead.
+//!
+//! **The heartbeat.** glommio 0.9.0 loses wake-ups: when its preemption timer fires between its
+//! being armed and the first look at the queues (the thread was off its CPU for that long), the
+//! executor takes "preempted before anything ran" for "nothing to run" and parks with runnable
+//! tasks. Measured with a busy neighbour: once in about 10^4 wake-ups. Any later event gets it
+//! going again, so every core has a timer that sees to one: often while the core is active, rarely
+//! while it is idle.
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::io;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use glommio::{
+    ExecutorJoinHandle, GlommioError, Latency, LocalExecutorBuilder, Placement, Shares,
+    TaskQueueHandle,
+};
+
+use super::blocking::Pools;
+use super::core_id::CoreId;
+use super::ring::Ring;
+use super::wake::{Waiters, WakeFd, WatchEnd, watch};
+
+/// A poll of one task that takes longer than this is a stall of its core.
+const STALL: Duration = Duration::from_millis(10);
+/// Longest turn of a queue without latency demands while another waits.
+const PREEMPT_TIMER: Duration = Duration::from_millis(10);
+/// glommio's own registered buffers; we use none of them beyond wake-ups.
+const GLOMMIO_MEMORY_BYTES: usize = 64 * 1024;
+/// Bounds of the heartbeat's period: what a lost wake-up costs at most, active and idle.
+const HEARTBEAT_ACTIVE: Duration = Duration::from_millis(2);
+const HEARTBEAT_IDLE: Duration = Duration::from_millis(64);
+/// How long the end of a core waits for the disk before it gives its buffers up.
+const DRAIN_LIMIT: Duration = Duration::from_secs(30);
+
+/// A task queue of a core, see the file head.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Queue {
+    /// The road of an acknowledgement.
+    Ack,
+    /// Connections.
+    Network,
+    /// Metadata, heartbeats, sweeps.
+    Control,
+    /// Whatever has time.
+    Background,
+}
+
+const QUEUES: [(Queue, usize, Latency, &str); 4] = [
+    (
+        Queue::Ack,
+        1000,
+        Latency::Matters(Duration::from_millis(1)),
+        "ack",
+    ),
+    (
+        Queue::Network,
+        1000,
+        Latency::Matters(Duration::from_millis(2)),
+        "network",
+    ),
+    (Queue::Control, 200, Latency::NotImportant, "control"),
+    (Queue::Background, 50, Latency::NotImportant, "background"),
+];
+
+/// Where and how one core runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CorePlan {
+    /// Its name.
+    pub core: CoreId,
+    /// The CPU to pin it to; unpinned when absent.
+    pub cpu: Option<usize>,
+    /// How long it looks for work before it sleeps; only for pinned cores.
+    pub spin_before_park_us: u64,
+}
+
+/// What a core's long polls cost.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Stalls {
+    /// Polls of a single task beyond 10 ms.
+    pub count: u64,
+    /// Time spent in them.
+    pub total_us: u64,
+    /// The longest one.
+    pub longest_us: u64,
+}
+
+/// What belongs to one core, found through the thread that runs it.
+pub(crate) struct Core {
+    id: CoreId,
+    queues: [TaskQueueHandle; QUEUES.len()],
+    ring: Rc<Ring>,
+    wake_fd: Arc<WakeFd>,
+    waiters: Rc<Waiters>,
+    pools: Rc<Pools>,
+    stalls: Cell<Stalls>,
+    polls: Cell<u64>,
+}
+
+thread_local! {
+    static CORE: RefCell<Option<Rc<Core>>> = const { RefCell::new(None) };
+}
+
+pub(crate) fn try_core() -> Option<Rc<Core>> {
+    // During the thread's own teardown there is no core any more.
+    CORE.try_with(|core| core.borrow().clone()).ok().flatten()
+}
+
+pub(crate) fn core() -> Rc<Core> {
+    try_core().expect("called outside of a core")
+}
+
+impl Core {
+    pub(crate) fn ring(&self) -> &Rc<Ring> {
+        &self.ring
+    }
+
+    pub(crate) fn wake_fd(&self) -> &Arc<WakeFd> {
+        &self.wake_fd
+    }
+
+    pub(crate) fn waiters(&self) -> &Waiters {
+        &self.waiters
+    }
+
+    pub(crate) fn pools(&self) -> &Rc<Pools> {
+        &self.pools
+    }
+
+    fn note_poll(&self, took: Duration) {
+        self.polls.set(self.polls.get() + 1);
+        if took >= STALL {
+            let mut stalls = self.stalls.get();
+            let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+            stalls.count += 1;
+            stalls.total_us += took_us;
+            stalls.longest_us = stalls.longest_us.max(took_us);
+            self.stalls.set(stalls);
+        }
+    }
+}
+
+/// The core of the calling thread.
+///
+/// # Panics
+/// Outside of a core, like every free function of this folder that acts on one.
+#[must_use]
+pub fn current_core() -> CoreId {
+    core().id
+}
+
+/// The long polls of this core so far.
+#[must_use]
+pub fn stalls() -> Stalls {
+    core().stalls.get()
+}
+
+/// Runs `future` on this core. It is never cancelled; it ends by itself or with the process.
+pub fn spawn(queue: Queue, future: impl Future<Output = ()> + 'static) {
+    let core = core();
+    let handle = core.queues[queue as usize];
+    glommio::spawn_local_into(
+        Measured {
+            future,
+            core: core.clone(),
+        },
+        handle,
+    )
+    .expect("the core's queues live as long as the core")
+    .detach();
+}
+
+/// Lets everything else that is runnable in this queue run first.
+pub async fn yield_now() {
+    futures_lite::future::yield_now().await;
+}
+
+/// Yields to other queues when this one's turn is over; cheap otherwise. Every loop that may run
+/// long calls it.
+pub async fn yield_if_needed() {
+    glommio::yield_if_needed().await;
+}
+
+/// Measures each poll of a task.
+struct Measured<F> {
+    future: F,
+    core: Rc<Core>,
+}
+
+impl<F: Future<Output = ()>> Future for Measured<F> {
+    type Output = ();
+
+    #[allow(unsafe_code)]
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        // SAFETY: `future` is never moved out of the pinned `Measured`, which has no `Drop` of its
+        // own and is `Unpin` only when `future` is.
+        let this = unsafe { self.get_unchecked_mut() };
+        let started = Instant::now();
+        // SAFETY: as above.
+        let outcome = unsafe { Pin::new_unchecked(&mut this.future) }.poll(context);
+        this.core.note_poll(started.elapsed());
+        outcome
+    }
+}
+
+/// The running cores.
+pub struct Cores {
+    handles: Vec<(CoreId, ExecutorJoinHandle<()>)>,
+}
+
+impl Cores {
+    /// Waits until every core's main has ended; names the cores that panicked.
+    ///
+    /// # Errors
+    /// A core panicked or could not run.
+    pub fn join(self) -> Result<(), String> {
+        let mut problems = Vec::new();
+        for (core, handle) in self.handles {
+            if let Err(error) = handle.join() {
+                problems.push(format!("core {core}: {}", describe(error)));
+            }
+        }
+        if problems.is_empty() {
+            Ok(())
+        } else {
+            Err(problems.join("; "))
+        }
+    }
+}
+
+fn describe(error: GlommioError<()>) -> String {
+    use glommio::BuilderErrorKind::ThreadPanic;
+    let GlommioError::BuilderError(ThreadPanic(payload)) = error else {
+        return error.to_string();
+    };
+    let text = payload
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| payload.downcast_ref::<&str>().copied());
+    format!(
+        "panicked: {}",
+        text.unwrap_or("with something that is not text")
+    )
+}
+
+/// Starts one thread per plan. `main` runs on all of them, and only once all of them are up; a
+/// core ends when its main has returned and the disk is done with its buffers.
+///
+/// # Errors
+/// When a core cannot be set up; then none runs.
+pub fn start_cores<F, Fut>(plans: Vec<CorePlan>, main: F) -> io::Result<Cores>
+where
+    F: Fn(CoreId) -> Fut + Clone + Send + 'static,
+    Fut: Future<Output = ()> + 'static,
+{
+    let mut handles = Vec::with_capacity(plans.len());
+    let mut gates = Vec::with_capacity(plans.len());
+    for plan in plans {
+        let (ready, is_ready) = sync_channel(1);
+        let (go, may_go) = sync_channel(1);
+        let pools = Pools::start(plan.core)?;
+        let main = main.clone();
+        let handle = builder(plan)
+            .spawn(move || run_core(plan, pools, ready, may_go, main))
+            .map_err(io::Error::from)?;
+        handles.push((plan.core, handle));
+        gates.push((plan.core, is_ready, go));
+    }
+    // A core that fails before it can report drops its end, and tells why through its handle.
+    let failed = gates
+        .iter()
+        .find_map(|(core, is_ready, _)| match is_ready.recv() {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(io::Error::new(
+                error.kind(),
+                format!("core {core}: {error}"),
+            )),
+            Err(_) => Some(io::Error::other(format!("core {core} did not start"))),
+        });
+    if let Some(error) = failed {
+        drop(gates);
+        return match (Cores { handles }).join() {
+            Err(why) => Err(io::Error::new(error.kind(), format!("{error}: {why}"))),
+            Ok(()) => Err(error),
+        };
+    }
+    for (_, _, go) in gates {
+        // Nobody listening means that the core panicked just now; join reports it.
+        go.send(()).ok();
+    }
+    Ok(Cores { handles })
+}
+
+fn builder(plan: CorePlan) -> LocalExecutorBuilder {
+    let placement = plan.cpu.map_or(Placement::Unbound, Placement::Fixed);
+    let builder = LocalExecutorBuilder::new(placement)
+        .name(&format!("core-{}", plan.core))
+        .io_memory(GLOMMIO_MEMORY_BYTES)
+        .preempt_timer(PREEMPT_TIMER);
+    match plan.spin_before_park_us {
+        0 => builder,
+        spin_us => builder.spin_before_park(Duration::from_micros(spin_us)),
+    }
+}
+
+async fn run_core<F, Fut>(
+    plan: CorePlan,
+    pools: Pools,
+    ready: SyncSender<io::Result<()>>,
+    may_go: Receiver<()>,
+    main: F,
+) where
+    F: Fn(CoreId) -> Fut,
+    Fut: Future<Output = ()> + 'static,
+{
+    let end = Rc::new(WatchEnd::default());
+    let core = match set_up(plan, pools, &end) {
+        Ok(core) => core,
+        Err(error) => {
+            ready.send(Err(error)).ok();
+            return;
+        }
+    };
+    ready.send(Ok(())).ok();
+    // Blocks this thread, which has nothing else to do yet.
+    if may_go.recv().is_ok() {
+        let main = Measured {
+            future: main(plan.core),
+            core: core.clone(),
+        };
+        pin!(main).await;
+        drain(&core.ring).await;
+    }
+    end.end(&core.wake_fd).await;
+    core.ring.close();
+    yield_now().await;
+    CORE.take();
+}
+
+fn set_up(plan: CorePlan, pools: Pools, end: &Rc<WatchEnd>) -> io::Result<Rc<Core>> {
+    let wake_fd = Arc::new(WakeFd::new()?);
+    let spins = plan.cpu.is_some() && plan.spin_before_park_us > 0;
+    let ring = Rc::new(Ring::open(wake_fd.raw(), spins)?);
+    let executor = glommio::executor();
+    let core = Rc::new(Core {
+        id: plan.core,
+        queues: QUEUES.map(|(_, shares, latency, name)| {
+            executor.create_task_queue(Shares::Static(shares), latency, name)
+        }),
+        ring: ring.clone(),
+        wake_fd: wake_fd.clone(),
+        waiters: Rc::new(Waiters::default()),
+        pools: Rc::new(pools),
+        stalls: Cell::new(Stalls::default()),
+        polls: Cell::new(0),
+    });
+    CORE.set(Some(core.clone()));
+    glommio::spawn_local(heartbeat(core.clone())).detach();
+    spawn(Queue::Ack, ring.clone().flush_turns());
+    spawn(
+        Queue::Ack,
+        watch(wake_fd, ring, core.waiters.clone(), end.clone()),
+    );
+    Ok(core)
+}
+
+/// See the file head. Not measured like other tasks: it must not take itself for activity.
+async fn heartbeat(core: Rc<Core>) {
+    let mut period = HEARTBEAT_ACTIVE;
+    while !core.ring.is_closing() {
+        let before = core.polls.get();
+        super::clock::sleep(period).await;
+        period = if core.polls.get() == before {
+            (2 * period).min(HEARTBEAT_IDLE)
+        } else {
+            HEARTBEAT_ACTIVE
+        };
+    }
+}
+
+/// The kernel must be done with our buffers before the memory may go.
+async fn drain(ring: &Rc<Ring>) {
+    let started = Instant::now();
+    while ring.in_memory_flight() > 0 && started.elapsed() < DRAIN_LIMIT {
+        super::clock::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+#[cfg(all(test, not(feature = "loom")))]
+pub(crate) mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+    use crate::runtime::signal::Signal;
+
+    pub(crate) fn unpinned(cores: u16) -> Vec<CorePlan> {
+        (0..cores)
+            .map(|core| CorePlan {
+                core: CoreId(core),
+                cpu: None,
+                spin_before_park_us: 0,
+            })
+            .collect()
+    }
+
+    /// Runs `main` on that many unpinned cores to its end.
+    pub(crate) fn on_cores<F, Fut>(cores: u16, main: F)
+    where
+        F: Fn(CoreId) -> Fut + Clone + Send + 'static,
+        Fut: Future<Output = ()> + 'static,
+    {
+        start_cores(unpinned(cores), main)
+            .expect("start")
+            .join()
+            .expect("cores end well");
+    }
+
+    /// Runs a future that moves things of this thread onto one core.
+    pub(crate) fn on_core<Fut: Future<Output = ()> + 'static>(
+        main: impl FnOnce() -> Fut + Send + 'static,
+    ) {
+        let main = Arc::new(std::sync::Mutex::new(Some(main)));
+        on_cores(1, move |_| {
+            let main = main
+                .lock()
+                .expect("lock")
+                .take()
+                .expect("one core takes it once");
+            main()
+        });
+    }
+
+    #[test]
+    fn every_core_runs_and_knows_its_name() {
+        let seen = Arc::new(AtomicU64::new(0));
+        let told = seen.clone();
+        on_cores(3, move |core| {
+            let told = told.clone();
+            async move {
+                assert_eq!(current_core(), core);
+                told.fetch_add(1 << (8 * core.0), Ordering::Relaxed);
+            }
+        });
+        assert_eq!(seen.load(Ordering::Relaxed), 0x01_01_01);
+    }
+
+    #[test]
+    fn pinned_and_spinning_cores_run_too() {
+        let cpu = crate::runtime::host::usable_cpus()[0];
+        let plan = CorePlan {
+            core: CoreId(0),
+            cpu: Some(cpu),
+            spin_before_park_us: 50,
+        };
+        let cores = start_cores(vec![plan], |_| async {
+            let directory = tempfile::tempdir().expect("tempdir");
+            let path = directory.path().join("file");
+            let file = crate::runtime::disk::create(&path, 0)
+                .await
+                .expect("create");
+            let mut block = crate::runtime::buffer::AppendBuf::allocate(4096);
+            block.append(&[7; 4096]);
+            let durable = crate::runtime::disk::Durability::Durable;
+            file.write(0, block.whole(), durable).await.expect("write");
+        });
+        cores.expect("start").join().expect("end");
+    }
+
+    #[test]
+    fn spawned_tasks_of_every_queue_run() {
+        on_core(|| async {
+            let left = Rc::new(Cell::new(40));
+            let done = Rc::new(Signal::default());
+            for index in 0..40 {
+                let (left, done) = (left.clone(), done.clone());
+                spawn(QUEUES[index % QUEUES.len()].0, async move {
+                    yield_now().await;
+                    yield_if_needed().await;
+                    left.set(left.get() - 1);
+                    done.raise();
+                });
+            }
+            while left.get() > 0 {
+                done.raised().await;
+            }
+        });
+    }
+
+    #[test]
+    fn a_panic_is_reported_by_core_and_text() {
+        let cores = start_cores(unpinned(2), |core| async move {
+            assert_ne!(core, CoreId(1), "planted");
+        });
+        let problem = cores.expect("start").join().expect_err("core 1 panicked");
+        assert!(
+            problem.contains("core 1") && problem.contains("planted"),
+            "{problem}"
+        );
+    }
+
+    #[test]
+    fn a_core_that_cannot_be_pinned_fails_the_start() {
+        let mut plans = unpinned(2);
+        plans[1].cpu = Some(100_000);
+        assert!(start_cores(plans, |_| async { panic!("must not run") }).is_err());
+    }
+
+    #[test]
+    fn a_long_poll_is_counted_as_a_stall() {
+        on_core(|| async {
+            let done = Rc::new(Signal::default());
+            let finished = done.clone();
+            let waiting = done.raised();
+            spawn(Queue::Control, async move {
+                let started = Instant::now();
+                while started.elapsed() < 2 * STALL {
+                    std::hint::spin_loop();
+                }
+                finished.raise();
+            });
+            waiting.await;
+            yield_now().await;
+            let stalls = stalls();
+            assert_eq!(stalls.count, 1);
+            assert!(stalls.longest_us >= 20_000 && stalls.total_us == stalls.longest_us);
+        });
+    }
+}

@@ -1,0 +1,19 @@
+//! Joins connections, partitions, logs and metadata on one core, and the cores with each other.
+//!
+//! * **Owns** the [`router`] (which core owns what, and the hop there), the replica manager (the
+//!   partitions of this core) and the core's part in the controller's work.
+//! * **How many**: one of each per core.
+//! * **Which core**: all of them.
+//! * **May import**: `runtime`, `wire`, `net`, `log`, `partition`, `coordinator`, `cluster`,
+//!   `observe`, `config`.
+//!
+//! *Architecture Invariant*: nothing else crosses cores. Requests between cores may be refused when
+//! a mailbox is full; answers never are.
+
+pub mod controller_service;
+mod image_delta;
+pub mod metadata_snapshot;
+pub mod placement;
+pub mod replica_manager;
+pub mod request;
+pub mod router;
