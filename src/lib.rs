@@ -31,3 +31,5 @@ pub mod net;
 pub mod partition;
 #[cfg(not(feature = "sim"))]
 pub mod shard;
+
+pub mod cli;
