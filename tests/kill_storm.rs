@@ -144,11 +144,9 @@ fn what_was_acknowledged_survives_kill_9() {
                 while acked.load(Ordering::Relaxed) < enough {
                     std::thread::yield_now();
                 }
-                let killed = std::process::Command::new("kill")
-                    .arg("-9")
-                    .arg(pid.to_string());
-                let mut killed = killed;
-                assert!(killed.status().expect("kill exists").success());
+                let mut kill = std::process::Command::new("kill");
+                let killed = kill.arg("-9").arg(pid.to_string()).status();
+                assert!(killed.expect("kill exists").success());
             })
         };
         let life = produce_until_killed(&broker, &mut next, &acked);
