@@ -28,3 +28,6 @@ pub mod cluster;
 pub mod net;
 #[cfg(not(feature = "sim"))]
 pub mod shard;
+
+#[cfg(not(feature = "sim"))]
+pub mod api;

@@ -11,3 +11,4 @@
 //! a mailbox is full; answers never are.
 
 pub mod request;
+pub mod router;
