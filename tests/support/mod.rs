@@ -107,8 +107,8 @@ fn command(data: &Path, arguments: &[&str]) -> Command {
     command
         .args([
             "serve",
-            "--listen",
-            "127.0.0.1:0",
+            "--set",
+            "listeners.client=127.0.0.1:0",
             "--set",
             "listeners.admin=",
             "--data-dir",
