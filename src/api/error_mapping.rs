@@ -5,7 +5,7 @@
 
 use crate::cluster::controller_error::ControllerError;
 use crate::shard::request::PartitionError;
-use crate::shard::router::ControlFailure;
+use crate::shard::request::ControlFailure;
 use crate::wire::error_code::ErrorCode;
 
 /// First Fetch whose client knows KAFKA_STORAGE_ERROR.

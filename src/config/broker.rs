@@ -38,8 +38,6 @@ section! {
         pin: bool = "true", Kind::Bool, "", [];
         /// How long an idle core looks for work before it sleeps.
         spin_us: u32 = "0", Kind::Int(0, 1_000_000), "us", [];
-        /// A core of its own for the cluster's metadata; core 0 does it when not set.
-        controller: Option<u16> = "", Kind::OptionalInt(0, 1023), "", [];
     }
 }
 
@@ -56,8 +54,6 @@ section! {
         admin: Option<Address> = "127.0.0.1:9644", Kind::OptionalAddress, "", [];
         /// A port and a node identity for every core.
         per_core: bool = "false", Kind::Bool, "", [];
-        /// Connections the kernel holds until they are accepted, per core.
-        backlog: i32 = "1024", Kind::Int(1, 65_535), "connections", ["socket.listen.backlog.size"];
     }
 }
 
@@ -67,7 +63,7 @@ section! {
         /// Data directories, at best one per disk.
         data_dirs: Vec<String> = "./data", Kind::List, "", ["log.dirs", "log.dir"];
         /// Journal of each core in each data directory.
-        journal_bytes: usize = "268435456", Kind::Long(64 * KIB, 64 * GIB), "bytes", [];
+        journal_bytes: usize = "268435456", Kind::Long(MIB, 64 * GIB), "bytes", [];
         /// The journal's first file, written before the broker serves for the first time.
         journal_first_file_bytes: usize = "4194304", Kind::Long(32 * KIB, GIB), "bytes", [];
         /// Memory for chunks of logs, over all cores.
@@ -78,22 +74,8 @@ section! {
         chunk_bytes: usize = "1048576", Kind::Long(4 * KIB, 16 * MIB), "bytes", [];
         /// First window of a log that starts to grow.
         chunk_first_bytes: usize = "16384", Kind::Long(4 * KIB, 16 * MIB), "bytes", [];
-        /// Full blocks a log must gain in a turn to go straight to its segment while the disk is idle.
-        direct_write_bytes: usize = "65536", Kind::Long(4 * KIB, GIB), "bytes", [];
-        /// The same while groups queue for the journal.
-        direct_write_busy_bytes: usize = "16384", Kind::Long(4 * KIB, GIB), "bytes", [];
         /// Groups of a journal on their way to the disk at a time.
         journal_groups_in_flight: usize = "2", Kind::Int(1, 4), "groups", [];
-        /// Pace of the writes that bring journalled bytes to their segments, per data directory.
-        background_write_bytes_per_second: u64 = "419430400", Kind::Long(MIB, 1024 * GIB), "bytes/s", [];
-        /// First step in which a segment's space is prepared.
-        segment_step_first_bytes: usize = "65536", Kind::Long(4 * KIB, GIB), "bytes", [];
-        /// Largest step in which a segment's space is prepared.
-        segment_step_bytes: usize = "67108864", Kind::Long(4 * KIB, GIB), "bytes", [];
-        /// Segments kept ready in each data directory.
-        segments_prepared_max: usize = "4", Kind::Int(0, 1024), "segments", [];
-        /// Bytes written straight to segments after which a checkpoint is due.
-        checkpoint_direct_bytes: u64 = "1073741824", Kind::Long(64 * KIB, 1024 * GIB), "bytes", [];
         /// How often retention is looked after.
         retention_check_interval_ms: u64 = "300000", Kind::Long(1, i64::MAX), "ms", ["log.retention.check.interval.ms"];
     }
@@ -118,14 +100,10 @@ section! {
         request_body_min_bytes_per_second: u64 = "16384", Kind::Long(0, GIB), "bytes/s", [];
         /// Requests of one connection taken in before the first is answered.
         pipelined_requests_max: usize = "128", Kind::Int(1, 65_536), "requests", [];
-        /// Answers of one connection waiting to be sent; no more requests are read beyond it.
-        response_queued_max_bytes: usize = "67108864", Kind::Long(MIB, 16 * GIB), "bytes", [];
         /// Records in the answer to a Fetch.
         fetch_max_bytes: usize = "57671680", Kind::Int(1024, INT_MAX), "bytes", ["fetch.max.bytes"];
         /// Fetch sessions kept.
         fetch_sessions_max: usize = "1000", Kind::Int(0, 1_000_000), "sessions", ["max.incremental.fetch.session.cache.slots"];
-        /// Fetches and produces that wait, per core.
-        delayed_requests_max: usize = "65536", Kind::Int(1, 10_000_000), "requests", [];
         /// Partitions that one request names.
         request_partitions_max: usize = "50000", Kind::Int(1, 1_000_000), "partitions", [];
         /// Partitions in the answer to a DescribeTopicPartitions.
@@ -287,7 +265,7 @@ impl BrokerConfig {
     }
 
     /// Small enough that every test rolls, evicts and checkpoints: segments of 16 KiB, indexes of
-    /// 4 entries, journals of 64 KiB. Bounds meant for users do not hold; relations do.
+    /// 4 entries, journals of 1 MiB. Bounds meant for users do not hold; relations do.
     #[must_use]
     pub fn tiny_for_tests() -> BrokerConfig {
         let mut settings = Settings::new(knobs());
@@ -296,18 +274,12 @@ impl BrokerConfig {
             ("cores.pin", "false"),
             ("listeners.client", "127.0.0.1:0"),
             ("listeners.admin", "127.0.0.1:0"),
-            ("storage.journal_bytes", "65536"),
+            ("storage.journal_bytes", "1048576"),
             ("storage.journal_first_file_bytes", "32768"),
             ("storage.cache_bytes", "262144"),
             ("storage.reserve_bytes", "0"),
             ("storage.chunk_bytes", "16384"),
             ("storage.chunk_first_bytes", "4096"),
-            ("storage.direct_write_bytes", "8192"),
-            ("storage.direct_write_busy_bytes", "4096"),
-            ("storage.segment_step_first_bytes", "4096"),
-            ("storage.segment_step_bytes", "16384"),
-            ("storage.segments_prepared_max", "1"),
-            ("storage.checkpoint_direct_bytes", "65536"),
             ("defaults.log.segment.bytes", "16384"),
             ("defaults.log.index.size.max.bytes", "32"),
             ("defaults.log.index.interval.bytes", "512"),
@@ -439,11 +411,6 @@ impl BrokerConfig {
             ),
             ("storage.chunk_bytes", storage.chunk_bytes),
             ("storage.chunk_first_bytes", storage.chunk_first_bytes),
-            (
-                "storage.segment_step_first_bytes",
-                storage.segment_step_first_bytes,
-            ),
-            ("storage.segment_step_bytes", storage.segment_step_bytes),
         ] {
             require(
                 bytes.is_multiple_of(BLOCK_BYTES),
@@ -462,16 +429,6 @@ impl BrokerConfig {
             "must not exceed storage.chunk_bytes",
         );
         require(
-            storage.segment_step_first_bytes <= storage.segment_step_bytes,
-            "storage.segment_step_first_bytes",
-            "must not exceed storage.segment_step_bytes",
-        );
-        require(
-            storage.direct_write_busy_bytes <= storage.direct_write_bytes,
-            "storage.direct_write_busy_bytes",
-            "must not exceed storage.direct_write_bytes",
-        );
-        require(
             storage.cache_bytes >= derived::CHUNKS_MIN * storage.chunk_bytes,
             "storage.cache_bytes",
             "must hold at least eight chunks of storage.chunk_bytes",
@@ -483,11 +440,6 @@ impl BrokerConfig {
                     .saturating_add(limits.request_max_bytes / 8),
             "limits.request_memory_bytes",
             "must exceed limits.request_max_bytes by an eighth, so that small requests always fit",
-        );
-        require(
-            limits.fetch_max_bytes <= limits.response_queued_max_bytes,
-            "limits.fetch_max_bytes",
-            "must not exceed limits.response_queued_max_bytes",
         );
         require(
             limits.mailbox_messages.is_power_of_two(),
@@ -629,7 +581,7 @@ mod tests {
     #[test]
     fn toml_takes_our_names_and_kafkas_quoted_or_dotted() {
         let config = toml(
-            "num.partitions = 3\n[node]\nid = 7\nrack = \"r1\"\n[cores]\nlist = 2\ncontroller = 0\n\
+            "num.partitions = 3\n[node]\nid = 7\nrack = \"r1\"\n[cores]\nlist = 2\n\
              [storage]\ndata_dirs = [\"/a\", \"/b\"]\n[listeners]\nadmin = \"\"\n\
              [defaults]\nlog.retention.hours = 1\n\"auto.create.topics.enable\" = false\n\
              log.cleaner.min.cleanable.ratio = 0.25\nlog.cleanup.policy = [\"compact\"]\n",
@@ -640,7 +592,6 @@ mod tests {
             (7, Some("r1"))
         );
         assert_eq!(config.cores.list, CoreSelection::Count(2));
-        assert_eq!(config.cores.controller, Some(0));
         assert_eq!(config.storage.data_dirs, ["/a", "/b"]);
         assert_eq!(config.listeners.admin, None);
         assert_eq!(config.defaults.partitions, 3);
@@ -672,7 +623,7 @@ mod tests {
             (
                 "[storage]\njournal_bytes = 1",
                 "storage.journal_bytes",
-                "at least 65536",
+                "at least 1048576",
             ),
             (
                 "[limits]\nfetch_max_bytes = 1.5",
@@ -774,9 +725,12 @@ mod tests {
                 "listeners.inter_broker",
             ),
             ("[listeners]\nper_core = true", "listeners.per_core"),
-            ("[storage]\njournal_bytes = 65537", "storage.journal_bytes"),
             (
-                "[storage]\njournal_bytes = 65536",
+                "[storage]\njournal_bytes = 1048577",
+                "storage.journal_bytes",
+            ),
+            (
+                "[storage]\njournal_bytes = 1048576",
                 "storage.journal_first_file_bytes",
             ),
             (
@@ -784,22 +738,10 @@ mod tests {
                 "storage.chunk_first_bytes",
             ),
             ("[storage]\nchunk_bytes = 4097", "storage.chunk_bytes"),
-            (
-                "[storage]\nsegment_step_bytes = 4096",
-                "storage.segment_step_first_bytes",
-            ),
-            (
-                "[storage]\ndirect_write_bytes = 8192",
-                "storage.direct_write_busy_bytes",
-            ),
             ("[storage]\ncache_bytes = 2097152", "storage.cache_bytes"),
             (
                 "[limits]\nrequest_memory_bytes = 104857600",
                 "limits.request_memory_bytes",
-            ),
-            (
-                "[limits]\nfetch_max_bytes = 100000000",
-                "limits.fetch_max_bytes",
             ),
             ("[limits]\nmailbox_messages = 3", "limits.mailbox_messages"),
         ] {
@@ -870,7 +812,7 @@ mod tests {
     #[test]
     fn the_tiny_preset_is_tiny_and_consistent() {
         let tiny = BrokerConfig::tiny_for_tests();
-        assert_eq!(tiny.storage.journal_bytes, 64 << 10);
+        assert_eq!(tiny.storage.journal_bytes, 1 << 20);
         assert_eq!(tiny.cores.list, CoreSelection::Count(1));
         assert_eq!(tiny.listeners.client.port, 0);
     }

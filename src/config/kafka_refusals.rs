@@ -396,6 +396,7 @@ const REFUSALS: &[Refusal] = &[
     refuse("share.fetch.purgatory.purge.interval.requests", &["1000"], ShareGroups),
     refuse("socket.connection.setup.timeout.max.ms", &["30000"], Replication),
     refuse("socket.connection.setup.timeout.ms", &["10000"], Replication),
+    refuse("socket.listen.backlog.size", &["50"], SocketBuffers),
     refuse("socket.receive.buffer.bytes", &["102400"], SocketBuffers),
     refuse("socket.send.buffer.bytes", &["102400"], SocketBuffers),
     refuse("ssl.allow.dn.changes", &["false"], Security),

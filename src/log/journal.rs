@@ -1,7 +1,7 @@
 //! The journal of one core in one data directory: group commit, and the one flush for all logs.
 //!
 //! Entries are collected while earlier groups are on their way to the disk; a group is sealed as
-//! soon as fewer than [`GROUPS_IN_FLIGHT`] are. No timer is involved: one lone append is one durable
+//! soon as fewer than [`JournalLimits::groups_in_flight`] are. No timer is involved: one lone append is one durable
 //! write, a thousand at once are still one. Groups complete in order.
 //!
 //! *Architecture Invariant*: nothing learns that bytes are flushed before the group that carries
@@ -25,9 +25,6 @@ use crate::runtime::clock;
 use crate::runtime::disk::{self, Durability, File};
 use crate::runtime::executor::{Queue, spawn};
 use crate::runtime::signal::{Promise, Promised, Signal, promise};
-
-/// More than one hides the device's latency; a third gained nothing clear when measured.
-pub const GROUPS_IN_FLIGHT: usize = 2;
 
 /// How long a journal must be idle before it writes the empty group that says all is complete.
 const CLOSING_DELAY: Duration = Duration::from_millis(10);
@@ -53,6 +50,9 @@ pub struct JournalLimits {
     pub pending_bytes: usize,
     /// The largest single append.
     pub append_bytes: usize,
+    /// Groups on their way at a time. More than one hides the device's latency; a third gained
+    /// nothing clear when measured.
+    pub groups_in_flight: usize,
 }
 
 impl JournalLimits {
@@ -255,6 +255,7 @@ impl Journal {
         whole.sort_by_key(|(_, size_bytes)| *size_bytes);
         for (path, size_bytes) in whole {
             let file = disk::open(&path).await?;
+            file.full_sync().await?;
             journal.add_file(path, file, size_bytes);
         }
         if journal.state.borrow().free.is_empty() {
@@ -269,6 +270,12 @@ impl Journal {
     #[must_use]
     pub fn epoch(&self) -> Epoch {
         self.epoch
+    }
+
+    /// The sizes it was made with.
+    #[must_use]
+    pub fn limits(&self) -> &JournalLimits {
+        &self.limits
     }
 
     /// Why the journal takes nothing any more, if so.
@@ -540,7 +547,10 @@ impl Journal {
             let (idle, ready) = {
                 let state = self.state.borrow();
                 let idle = state.pending.is_empty();
-                (idle, !idle && state.in_flight.len() < GROUPS_IN_FLIGHT)
+                (
+                    idle,
+                    !idle && state.in_flight.len() < self.limits.groups_in_flight,
+                )
             };
             if self.failure.borrow().is_some() || (idle && self.stopped.get()) {
                 return;

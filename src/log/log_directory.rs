@@ -13,7 +13,7 @@ use super::journal::{Journal, JournalLimits};
 use super::partition_log::{LogError, LogImage, LogSettings, PartitionLog};
 use super::position::LogId;
 use super::recovery::{CHECKPOINT_DIRECTORY, JOURNAL_DIRECTORY, RecoveredCore};
-use super::storing::replace_file;
+use super::small_file;
 use crate::runtime::breach::{Breach, is_planted};
 use crate::runtime::executor::{Queue, spawn, yield_if_needed};
 use crate::runtime::signal::{Promise, promise};
@@ -124,7 +124,7 @@ impl LogDirectory {
         if let Some(log) = log
             && let Err(error) = log.delete().await
         {
-            tracing::warn!(log = log.directory_name(), %error, "cannot remove a deleted log");
+            tracing::warn!(log = %log.directory_name(), %error, "cannot remove a deleted log");
         }
     }
 
@@ -229,7 +229,7 @@ impl LogDirectory {
         };
         let name = checkpoint_file_name(self.generation, self.core);
         let path = self.path.join(CHECKPOINT_DIRECTORY).join(name);
-        if let Err(error) = replace_file(&path, &checkpoint.encode()).await {
+        if let Err(error) = small_file::replace(&path, &checkpoint.encode()).await {
             return self.failed(&format!("writing {} failed: {error}", path.display()));
         }
         self.checkpoints.set(self.checkpoints.get() + 1);

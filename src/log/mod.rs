@@ -36,6 +36,7 @@
 pub mod bytes;
 pub mod checkpoint;
 pub mod chunk_cache;
+pub mod data_directory;
 pub mod entry;
 pub mod group;
 pub mod index;
@@ -49,6 +50,7 @@ pub mod reader;
 pub mod recovery;
 mod replay;
 pub mod segment;
+pub mod small_file;
 mod storing;
 
 #[cfg(all(test, feature = "sim"))]

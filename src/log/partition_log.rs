@@ -21,6 +21,7 @@ use super::producer_state::{ProducerState, SequenceCheck};
 use super::segment::{Segment, SegmentImage};
 use crate::runtime::breach::{Breach, is_planted};
 use crate::runtime::buffer::{AppendBuf, BLOCK_BYTES, Slice};
+use crate::runtime::clock;
 use crate::runtime::disk;
 use crate::runtime::random::random_u64;
 use crate::runtime::signal::Signal;
@@ -31,12 +32,20 @@ use crate::wire::record_batch::{BatchHeader, HEADER_BYTES};
 pub struct LogSettings {
     /// `segment.bytes`
     pub segment_bytes: u64,
-    /// `segment.ms`
+    /// `segment.ms`, less this log's share of `segment.jitter.ms`
     pub segment_ms: i64,
     /// `index.interval.bytes`
     pub index_interval_bytes: u64,
     /// Entries at which an index thins out; smaller only in tests.
     pub index_most_entries: usize,
+    /// `retention.ms`; none keeps records for ever, or the topic does not delete.
+    pub retention_ms: Option<i64>,
+    /// `retention.bytes`; none keeps any number of them.
+    pub retention_bytes: Option<u64>,
+    /// Idempotent producers remembered.
+    pub producers_max: usize,
+    /// `producer.id.expiration.ms`
+    pub producer_expiration_ms: i64,
 }
 
 /// Why a log does not serve.
@@ -48,6 +57,9 @@ pub enum LogError {
     /// The log was deleted.
     #[error("log is deleted")]
     Deleted,
+    /// The disk has no space for another segment; everything else goes on.
+    #[error("the disk is full")]
+    NoSpace,
     /// The offset is below the log start or beyond the end.
     #[error("offset {asked} is outside {start}..{end}")]
     OutOfRange {
@@ -127,8 +139,9 @@ pub(super) struct LogState {
 /// See the head of this file.
 pub struct PartitionLog {
     id: LogId,
-    directory_name: String,
-    pub(super) directory: PathBuf,
+    data_directory: PathBuf,
+    /// Settled when the first segment is created; see `claim_directory`.
+    directory_name: RefCell<Rc<str>>,
     pub(super) journal: Rc<Journal>,
     pub(super) cache: Rc<ChunkCache>,
     settings: Cell<LogSettings>,
@@ -185,8 +198,8 @@ impl PartitionLog {
             .map(|damage| LogError::Offline(damage.into()));
         Rc::new_cyclic(|weak| PartitionLog {
             id: image.id,
-            directory: data_directory.join(&image.directory),
-            directory_name: image.directory,
+            data_directory: data_directory.to_path_buf(),
+            directory_name: RefCell::new(image.directory.into()),
             journal: journal.clone(),
             cache: cache.clone(),
             settings: Cell::new(settings),
@@ -207,8 +220,14 @@ impl PartitionLog {
 
     /// The name of its directory.
     #[must_use]
-    pub fn directory_name(&self) -> &str {
-        &self.directory_name
+    pub fn directory_name(&self) -> Rc<str> {
+        self.directory_name.borrow().clone()
+    }
+
+    /// Where its segments are.
+    #[must_use]
+    pub fn directory(&self) -> PathBuf {
+        self.data_directory.join(&**self.directory_name.borrow())
     }
 
     /// Changes the live settings.
@@ -278,6 +297,12 @@ impl PartitionLog {
             .sum()
     }
 
+    /// The largest batch that the journal takes.
+    #[must_use]
+    pub fn largest_append_bytes(&self) -> usize {
+        self.journal.limits().append_bytes
+    }
+
     /// Runs `look` over the leader epochs.
     pub fn with_epochs<T>(&self, look: impl FnOnce(&LeaderEpochs) -> T) -> T {
         look(&self.state.borrow().epochs)
@@ -295,12 +320,13 @@ impl PartitionLog {
     }
 
     /// Waits until a batch of `size_bytes` with `records` may be appended: for memory, for the
-    /// journal, and for a segment with room. Call [`PartitionLog::append`] without awaiting between.
+    /// journal, and for a segment with room. `timestamp_ms` is the batch's largest: a segment's age
+    /// is what lies between it and the segment's first (Kafka: `LogSegment.timeWaitedForRoll`). Call [`PartitionLog::append`] without awaiting between.
     pub async fn ready(
         &self,
         size_bytes: usize,
         records: i64,
-        now_ms: i64,
+        timestamp_ms: i64,
     ) -> Result<(), LogError> {
         loop {
             self.healthy()?;
@@ -308,15 +334,20 @@ impl PartitionLog {
             self.cache.room(|| self.healthy().is_err()).await;
             self.healthy()?;
             let wait = self.rolled.raised();
-            let step =
-                self.state
-                    .borrow()
-                    .next_step(&self.settings.get(), size_bytes, records, now_ms);
+            let step = self.state.borrow().next_step(
+                &self.settings.get(),
+                size_bytes,
+                records,
+                timestamp_ms,
+            );
             match step {
                 Step::Append => return Ok(()),
                 Step::Wait => wait.await,
                 Step::Roll => {
                     if let Err(error) = self.roll().await {
+                        if error.kind() == io::ErrorKind::StorageFull {
+                            return Err(LogError::NoSpace);
+                        }
                         return Err(self.disk_failed("creating a segment", &error));
                     }
                 }
@@ -330,7 +361,7 @@ impl PartitionLog {
     }
 
     pub(super) fn disk_failed(&self, doing: &str, error: &io::Error) -> LogError {
-        let reason = format!("{doing} in {} failed: {error}", self.directory.display());
+        let reason = format!("{doing} in {} failed: {error}", self.directory().display());
         tracing::error!(%reason, "log goes offline");
         let error = LogError::Offline(reason.into());
         self.set_offline(error.clone());
@@ -363,7 +394,12 @@ impl PartitionLog {
         let placed = header.placed(base_offset.0, epoch.0);
         let next = Offset(base_offset.0 + i64::from(header.last_offset_delta) + 1);
         let opened = state.copy(&[&placed, payload], self.cache.limits());
-        state.note(header, base_offset, size_bytes);
+        state.note(
+            header,
+            base_offset,
+            size_bytes,
+            self.settings.get().producers_max,
+        );
         let (segment, position, bytes) = state.entry_bytes(size_bytes);
         let appended = AppendedBytes(state.appended.0 + size_bytes as u64);
         state.appended = appended;
@@ -410,7 +446,7 @@ impl PartitionLog {
         if !state.created {
             let entry = Entry::Create {
                 log: self.id,
-                directory: &self.directory_name,
+                directory: &self.directory_name(),
             };
             drop(self.journal.record(&entry));
             state.created = true;
@@ -437,20 +473,31 @@ impl PartitionLog {
         Ok(())
     }
 
+    /// Creates the log's directory. A deleted topic of the same name may still hold the plain name;
+    /// then the topic's id makes another one.
+    async fn claim_directory(&self) -> io::Result<()> {
+        if disk::exists(&self.directory()).await? {
+            let id = crc32c::crc32c(&self.id.topic);
+            let name = format!("{}.{id:08x}", self.directory_name.borrow());
+            *self.directory_name.borrow_mut() = name.into();
+        }
+        disk::create_dir_all(&self.directory()).await
+    }
+
     async fn create_segment_file(
         &self,
         base_offset: Offset,
         created: bool,
     ) -> io::Result<disk::File> {
         if !created {
-            disk::create_dir_all(&self.directory).await?;
-            let above = self.directory.parent().expect("a log has a data directory");
+            self.claim_directory().await?;
+            let above = &self.data_directory;
             if !is_planted(Breach::NameBeforeDirectorySync) {
                 disk::sync_dir(above).await?;
             }
         }
         let path = self
-            .directory
+            .directory()
             .join(super::segment::segment_file_name(base_offset));
         if disk::exists(&path).await? {
             // Left by a crash between the creation and its entry, or by a deleted log of this name.
@@ -459,7 +506,7 @@ impl PartitionLog {
         let file = disk::create(&path, 0).await?;
         file.full_sync().await?;
         if !is_planted(Breach::NameBeforeDirectorySync) {
-            disk::sync_dir(&self.directory).await?;
+            disk::sync_dir(&self.directory()).await?;
         }
         Ok(file)
     }
@@ -509,7 +556,7 @@ impl PartitionLog {
             if let Some(file) = &segment.file {
                 return Ok(file.clone());
             }
-            segment.path(&self.directory)
+            segment.path(&self.directory())
         };
         let file = disk::open(&path).await?;
         if let Some(segment) = self.state.borrow_mut().segment_mut(segment) {
@@ -552,12 +599,14 @@ impl PartitionLog {
         if !state.created {
             return None;
         }
+        let horizon_ms = clock::wall_ms() - self.settings.get().producer_expiration_ms;
+        state.producers.expire(horizon_ms);
         if !is_planted(Breach::SkipBlockRebase) {
             state.rebase = true;
         }
         Some(LogImage {
             id: self.id,
-            directory: self.directory_name.clone(),
+            directory: self.directory_name().to_string(),
             start: state.start,
             end: state.end,
             segments: state.segments.iter().map(Segment::image).collect(),
@@ -599,6 +648,21 @@ impl PartitionLog {
         self.drop_segments_below(to).await
     }
 
+    /// Deletes the oldest segments whose time is over or that are beyond the size to keep. Kafka:
+    /// `UnifiedLog.deleteOldSegments`; the largest timestamp of a segment counts, and size counts
+    /// only whole segments beyond it.
+    pub async fn retain(&self, now_ms: i64) -> Result<(), LogError> {
+        let flushed = self.flushed_offset();
+        let to = self
+            .state
+            .borrow()
+            .retention_start(&self.settings.get(), now_ms);
+        match to.filter(|to| *to <= flushed) {
+            Some(to) => self.advance_start(to).await,
+            None => Ok(()),
+        }
+    }
+
     async fn drop_segments_below(&self, start: Offset) -> Result<(), LogError> {
         let mut dropped = Vec::new();
         {
@@ -622,8 +686,8 @@ impl PartitionLog {
                 return self.healthy();
             }
             for name in [
-                segment.path(&self.directory),
-                self.directory
+                segment.path(&self.directory()),
+                self.directory()
                     .join(super::segment::index_file_name(segment.base_offset)),
             ] {
                 if let Err(error) = disk::remove_file(&name).await {
@@ -662,13 +726,14 @@ impl PartitionLog {
         {
             return Ok(());
         }
-        for entry in disk::list_dir(&self.directory).await? {
+        let directory = self.directory();
+        for entry in disk::list_dir(&directory).await? {
             if !entry.is_dir {
-                disk::remove_file(&self.directory.join(entry.name)).await?;
+                disk::remove_file(&directory.join(entry.name)).await?;
             }
         }
-        disk::remove_dir(&self.directory).await?;
-        disk::sync_dir(self.directory.parent().expect("a log has a data directory")).await
+        disk::remove_dir(&directory).await?;
+        disk::sync_dir(&self.data_directory).await
     }
 }
 
@@ -685,7 +750,7 @@ impl LogState {
         settings: &LogSettings,
         size_bytes: usize,
         records: i64,
-        now_ms: i64,
+        timestamp_ms: i64,
     ) -> Step {
         if self.rolling {
             return Step::Wait;
@@ -696,7 +761,7 @@ impl LogState {
         let full = active.size > 0 && active.size + size_bytes as u64 > settings.segment_bytes;
         let aged = active.size > 0
             && active.first_timestamp_ms >= 0
-            && now_ms.saturating_sub(active.first_timestamp_ms) > settings.segment_ms;
+            && timestamp_ms.saturating_sub(active.first_timestamp_ms) > settings.segment_ms;
         let far = self.end.0 + records - active.base_offset.0 > i64::from(i32::MAX);
         if full || aged || far || active.sealed {
             return Step::Roll;
@@ -706,6 +771,30 @@ impl LogState {
             return Step::LoadTail;
         }
         Step::Append
+    }
+
+    /// Where the log starts when retention has done its work; none when nothing is to be done. The
+    /// active segment stays.
+    fn retention_start(&self, settings: &LogSettings, now_ms: i64) -> Option<Offset> {
+        let mut size: u64 = self.segments.iter().map(|segment| segment.size).sum();
+        let mut start = None;
+        for (index, segment) in self.segments.iter().enumerate() {
+            let Some(next) = self.segments.get(index + 1).filter(|_| segment.sealed) else {
+                break;
+            };
+            let expired = settings.retention_ms.is_some_and(|retention_ms| {
+                now_ms.saturating_sub(segment.largest_timestamp_ms) > retention_ms
+            });
+            let beyond = settings
+                .retention_bytes
+                .is_some_and(|keep| size - segment.size >= keep);
+            if !expired && !beyond {
+                break;
+            }
+            size -= segment.size;
+            start = Some(next.base_offset);
+        }
+        start
     }
 
     fn active(&self) -> &Segment {
@@ -756,8 +845,15 @@ impl LogState {
     }
 
     /// Notes a batch of `size` bytes just copied to the end of the active segment.
-    fn note(&mut self, header: &BatchHeader, base_offset: Offset, size: usize) {
+    fn note(
+        &mut self,
+        header: &BatchHeader,
+        base_offset: Offset,
+        size: usize,
+        producers_max: usize,
+    ) {
         self.producers.remember(header, base_offset);
+        self.producers.forget_down_to(producers_max);
         let active = self.active_mut();
         let position = active.size - size as u64;
         let before_ms = active.largest_timestamp_ms;

@@ -15,7 +15,7 @@ use std::rc::Rc;
 use super::chunk_cache::{CacheLimits, ChunkCache};
 use super::journal::JournalLimits;
 use super::log_directory::LogDirectory;
-use super::partition_log::{LogSettings, PartitionLog};
+use super::partition_log::{LogError, LogSettings, PartitionLog};
 use super::position::{LeaderEpoch, LogId, Offset};
 use super::recovery::{RecoveredCore, RecoveryError, recover};
 use crate::runtime::breach::Breach;
@@ -39,6 +39,7 @@ const JOURNAL: JournalLimits = JournalLimits {
     group_bytes: 12 << 10,
     pending_bytes: 12 << 10,
     append_bytes: 17 << 10,
+    groups_in_flight: 2,
 };
 
 const CACHE: CacheLimits = CacheLimits {
@@ -53,6 +54,10 @@ const SETTINGS: LogSettings = LogSettings {
     segment_ms: i64::MAX,
     index_interval_bytes: 512,
     index_most_entries: 4,
+    retention_ms: None,
+    retention_bytes: None,
+    producers_max: 64,
+    producer_expiration_ms: i64::MAX / 2,
 };
 
 /// A log as it should be.
@@ -84,6 +89,15 @@ fn log_id(number: u64) -> LogId {
     LogId {
         topic,
         partition: (number % 7) as u32,
+    }
+}
+
+/// Later logs take over the names of earlier ones, as recreated topics do.
+fn directory_name(number: u64) -> String {
+    if number < 4 {
+        format!("log-{number}")
+    } else {
+        format!("new-{}", number % 3)
     }
 }
 
@@ -304,7 +318,7 @@ async fn append(directories: &[Rc<LogDirectory>], model: &Rc<RefCell<Model>>, fi
     let directory = pick(directories, id);
     let log = match directory.log(id) {
         Some(log) => log,
-        None => directory.create_log(id, &format!("log-{number}"), SETTINGS),
+        None => directory.create_log(id, &directory_name(number), SETTINGS),
     };
     let (header, payload) = random_batch();
     let size = HEADER_BYTES + payload.len();
@@ -326,8 +340,9 @@ async fn append(directories: &[Rc<LogDirectory>], model: &Rc<RefCell<Model>>, fi
         log.end = appended.end.0;
     }
     if random_below(4) > 0 {
-        await_flushed(&log, appended.end).await;
-        acknowledge(model, id, appended.end);
+        if await_flushed(&log, appended.end).await {
+            acknowledge(model, id, appended.end);
+        }
     } else {
         yield_now().await;
     }
@@ -336,11 +351,16 @@ async fn append(directories: &[Rc<LogDirectory>], model: &Rc<RefCell<Model>>, fi
     }
 }
 
-async fn await_flushed(log: &PartitionLog, end: Offset) {
+/// False when the log was deleted meanwhile; nothing else may stop it on a disk without errors.
+async fn await_flushed(log: &PartitionLog, end: Offset) -> bool {
     loop {
         let moved = log.flush_moved().raised();
-        if log.flushed_offset() >= end || log.healthy().is_err() {
-            return;
+        if log.flushed_offset() >= end {
+            return true;
+        }
+        match log.healthy() {
+            Err(LogError::Deleted) => return false,
+            healthy => healthy.expect("the disk gives no errors"),
         }
         moved.await;
     }
@@ -588,4 +608,109 @@ fn planted_breaches_are_found() {
     ] {
         is_found(breach);
     }
+}
+
+/// A machine that acknowledged ten records in ten groups and then lost its power.
+fn disk_with_ten_groups() -> DiskModel {
+    let world = World::new(7, DiskModel::new());
+    let recovered = world
+        .enter(|| recover(Path::new(DATA), 1, |_| 0))
+        .expect("fresh")
+        .0;
+    let written = world.run(async move {
+        let directory = start(recovered).await.remove(0);
+        let log = directory.create_log(log_id(0), "log-0", SETTINGS);
+        for _ in 0..10 {
+            let (header, payload) = random_batch();
+            let size = HEADER_BYTES + payload.len();
+            log.ready(size, 1, clock::wall_ms()).await.expect("healthy");
+            let end = log.append(&header, &payload, LeaderEpoch(1)).end;
+            assert!(await_flushed(&log, end).await);
+        }
+        // The closing group says that all before it was complete.
+        clock::sleep(std::time::Duration::from_millis(50)).await;
+    });
+    written.expect("no cut is due");
+    world.disk_after_power_cut()
+}
+
+fn journal_groups(disk: &DiskModel) -> Vec<(std::path::PathBuf, usize, super::group::GroupHeader)> {
+    let mut groups = Vec::new();
+    for (path, _) in disk.files() {
+        if path
+            .extension()
+            .is_none_or(|extension| extension != "journal")
+        {
+            continue;
+        }
+        let content = disk.content(&path);
+        for position in (0..content.len()).step_by(4096) {
+            if let Some((header, _)) = super::group::GroupHeader::decode(&content[position..]) {
+                groups.push((path.clone(), position, header));
+            }
+        }
+    }
+    groups.sort_by_key(|(_, _, header)| header.sequence);
+    groups
+}
+
+#[test]
+fn a_bad_group_in_the_middle_is_damage_and_not_the_end() {
+    for breach in [None, Some(Breach::BadMiddleIsEnd)] {
+        let mut disk = disk_with_ten_groups();
+        let groups = journal_groups(&disk);
+        let (path, position, header) = groups[groups.len() / 2].clone();
+        disk.flip_bit(&path, position + 64 + header.body_length as usize / 2, 3);
+        let world = World::new(8, disk);
+        if let Some(breach) = breach {
+            world.plant(breach);
+        }
+        let outcome = world.enter(|| recover(Path::new(DATA), 1, |_| 0));
+        let refused = matches!(outcome, Err(RecoveryError::Damaged { .. }));
+        assert_eq!(refused, breach.is_none(), "planted: {breach:?}");
+    }
+}
+
+#[test]
+fn a_torn_last_group_is_the_end_and_not_damage() {
+    let mut disk = disk_with_ten_groups();
+    let groups = journal_groups(&disk);
+    // The closing group, and the one before it whose completion only the closing group told.
+    let (closing, position, _) = groups[groups.len() - 1].clone();
+    disk.flip_bit(&closing, position + 20, 1);
+    let world = World::new(9, disk);
+    let (recovered, _) = world
+        .enter(|| recover(Path::new(DATA), 1, |_| 0))
+        .expect("only torn");
+    assert!(recovered[0].logs[0].end > Offset(0));
+}
+
+#[test]
+fn a_segment_that_was_cut_short_takes_only_its_own_log_offline() {
+    let mut disk = disk_with_ten_groups();
+    let world = World::new(10, std::mem::take(&mut disk));
+    // A checkpoint lets go of the groups, so that only the segment has the records.
+    let recovered = world
+        .enter(|| recover(Path::new(DATA), 1, |_| 0))
+        .expect("recovers")
+        .0;
+    drop(recovered);
+    let segment = Path::new(DATA)
+        .join("log-0")
+        .join("00000000000000000000.log");
+    world.enter(|| {
+        let file = crate::runtime::startup::File::open(&segment).expect("exists");
+        file.set_len(100).expect("cut");
+        file.sync().expect("flushed");
+    });
+    let (recovered, summary) = world
+        .enter(|| recover(Path::new(DATA), 1, |_| 0))
+        .expect("others are served");
+    assert_eq!(summary.damaged, 1);
+    assert!(
+        recovered[0].logs[0]
+            .damage
+            .as_deref()
+            .is_some_and(|what| what.contains("100 bytes"))
+    );
 }

@@ -130,6 +130,21 @@ impl ProducerState {
             .retain(|_, producer| producer.last_timestamp_ms >= horizon_ms);
     }
 
+    /// Forgets the longest silent producers until at most `most` are left. In steps of a sixteenth,
+    /// so that a full table does not cost a search for every new producer.
+    pub fn forget_down_to(&mut self, most: usize) {
+        if self.producers.len() <= most {
+            return;
+        }
+        let surplus = self.producers.len() - most + most / 16;
+        let age = |(id, producer): (&i64, &Producer)| (producer.last_timestamp_ms, *id);
+        let mut oldest: Vec<(i64, i64)> = self.producers.iter().map(age).collect();
+        oldest.sort_unstable();
+        for (_, id) in &oldest[..surplus.min(oldest.len())] {
+            self.producers.remove(id);
+        }
+    }
+
     /// Appends everything for a checkpoint: count, then per producer id 8, epoch 2, timestamp 8,
     /// count 4 and per batch first and last sequence 4+4, base and last offset 8+8, timestamp 8.
     pub fn encode(&self, into: &mut Vec<u8>) {
@@ -176,5 +191,98 @@ impl ProducerState {
             );
         }
         Ok(ProducerState { producers })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::record_batch_builder::{BatchBuilder, BatchOptions};
+
+    fn header(
+        producer_id: i64,
+        producer_epoch: i16,
+        base_sequence: i32,
+        records: i32,
+    ) -> BatchHeader {
+        let options = BatchOptions {
+            producer_id,
+            producer_epoch,
+            base_sequence,
+            ..Default::default()
+        };
+        let mut builder = BatchBuilder::new(options);
+        for _ in 0..records {
+            builder.append(1, None, None, [].into_iter());
+        }
+        BatchHeader::parse(&builder.finish()).expect("just built")
+    }
+
+    #[test]
+    fn the_last_five_batches_are_known_as_retries() {
+        let mut state = ProducerState::default();
+        for batch in 0..7 {
+            let header = header(9, 0, batch * 2, 2);
+            assert_eq!(state.check(&header), SequenceCheck::Append);
+            state.remember(&header, Offset(i64::from(batch) * 10));
+        }
+        for batch in 2..7 {
+            let SequenceCheck::Duplicate(known) = state.check(&header(9, 0, batch * 2, 2)) else {
+                panic!("batch {batch} is a retry");
+            };
+            assert_eq!(known.base_offset, Offset(i64::from(batch) * 10));
+        }
+        assert_eq!(
+            state.check(&header(9, 0, 2, 2)),
+            SequenceCheck::OutOfOrder,
+            "too old"
+        );
+        assert_eq!(
+            state.check(&header(9, 0, 16, 2)),
+            SequenceCheck::OutOfOrder,
+            "a gap"
+        );
+        assert_eq!(
+            state.check(&header(9, 0, 12, 1)),
+            SequenceCheck::OutOfOrder,
+            "another batch"
+        );
+    }
+
+    #[test]
+    fn a_new_epoch_starts_at_zero_and_fences_the_old_one() {
+        let mut state = ProducerState::default();
+        state.remember(&header(9, 3, 40, 1), Offset(0));
+        assert_eq!(
+            state.check(&header(9, 2, 41, 1)),
+            SequenceCheck::FencedEpoch
+        );
+        assert_eq!(state.check(&header(9, 4, 1, 1)), SequenceCheck::OutOfOrder);
+        assert_eq!(state.check(&header(9, 4, 0, 1)), SequenceCheck::Append);
+        assert_eq!(
+            state.check(&header(8, 0, 500, 1)),
+            SequenceCheck::Append,
+            "unknown producer"
+        );
+    }
+
+    #[test]
+    fn sequences_wrap_to_zero() {
+        let mut state = ProducerState::default();
+        state.remember(&header(9, 0, i32::MAX - 1, 2), Offset(0));
+        assert_eq!(state.check(&header(9, 0, 0, 1)), SequenceCheck::Append);
+    }
+
+    #[test]
+    fn memory_is_bounded_and_survives_a_checkpoint() {
+        let mut state = ProducerState::default();
+        for producer in 0..100 {
+            state.remember(&header(producer, 0, 0, 1), Offset(producer));
+            state.forget_down_to(32);
+            assert!(state.len() <= 32);
+        }
+        let mut bytes = Vec::new();
+        state.encode(&mut bytes);
+        assert_eq!(ProducerState::decode(&mut Fields::new(&bytes)), Ok(state));
     }
 }

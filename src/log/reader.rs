@@ -408,7 +408,7 @@ impl PartitionLog {
                 _ => return Ok(()),
             }
         };
-        let path = self.directory.join(index_file_name(base_offset));
+        let path = self.directory().join(index_file_name(base_offset));
         let index = match read_index_file(&path).await {
             Ok(bytes) => super::index::SparseIndex::from_file(&bytes, id, size, base_offset),
             Err(_) => None,
@@ -429,7 +429,7 @@ impl PartitionLog {
         base_offset: Offset,
         size: u64,
     ) -> Result<super::index::SparseIndex, LogError> {
-        tracing::warn!(directory = %self.directory.display(), %base_offset,
+        tracing::warn!(directory = %self.directory().display(), %base_offset,
             "rebuilding the index of a segment");
         let settings = self.settings();
         let mut index = super::index::SparseIndex::new(

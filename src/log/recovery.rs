@@ -101,12 +101,14 @@ pub fn recover(
     for path in [&journal_directory, &checkpoint_directory] {
         startup::create_dir_all(path).map_err(at(path))?;
     }
-    // Names are durable from the top down, or everything below would go with a lost directory.
-    for path in directory
+    // Names are durable from the top down, or everything below would go with a lost directory. The
+    // journal's own names too: a process that was killed may have left files that are visible but
+    // not durable, and this start will write promises into them.
+    let above = directory
         .ancestors()
         .filter(|path| !path.as_os_str().is_empty())
-        .take(2)
-    {
+        .take(2);
+    for path in above.chain([journal_directory.as_path()]) {
         startup::sync_dir(path).map_err(at(path))?;
     }
     let (generation, checkpoints) = read_checkpoints(&checkpoint_directory)?;

@@ -6,13 +6,13 @@
 //! restore a block are complete before the block itself is touched.
 
 use std::io;
-use std::path::Path;
 
 use super::partition_log::{LogError, PartitionLog};
 use super::position::{BytePosition, SegmentId};
 use super::segment::index_file_name;
-use crate::runtime::buffer::{AppendBuf, BLOCK_BYTES, Slice};
-use crate::runtime::disk::{self, Durability};
+use super::small_file;
+use crate::runtime::buffer::{BLOCK_BYTES, Slice};
+use crate::runtime::disk::Durability;
 
 /// The largest single write to a segment.
 const MOST_WRITE_BYTES: usize = 1 << 20;
@@ -64,7 +64,11 @@ impl PartitionLog {
             let (bytes, stored) = if whole > 0 {
                 (slice.part(0..whole), position + whole as u64)
             } else {
-                (padded(&slice[..length]), position + length as u64)
+                (
+                    // The block itself goes on being appended to, so a copy is written.
+                    small_file::padded(&slice[..length]),
+                    position + length as u64,
+                )
             };
             return Some(StorePlan {
                 segment: segment.id,
@@ -152,8 +156,8 @@ impl PartitionLog {
         file.set_len(size).await?;
         file.full_sync().await?;
         if let Some(index) = index {
-            let path = self.directory.join(index_file_name(base_offset));
-            replace_file(&path, &index).await?;
+            let path = self.directory().join(index_file_name(base_offset));
+            small_file::replace(&path, &index).await?;
         }
         if let Some(found) = self.state.borrow_mut().segment_mut(segment) {
             found.sealed = true;
@@ -171,26 +175,4 @@ impl PartitionLog {
         self.journal.fail(&failed.to_string());
         failed
     }
-}
-
-/// A copy of a partly filled block: the block itself goes on being appended to.
-fn padded(bytes: &[u8]) -> Slice {
-    let mut buffer = AppendBuf::allocate(bytes.len());
-    buffer.append(bytes);
-    buffer.pad_to_block();
-    buffer.whole()
-}
-
-/// Replaces a small file so that a crash leaves the old or the new content.
-pub(super) async fn replace_file(path: &Path, content: &[u8]) -> io::Result<()> {
-    let temporary = path.with_extension("tmp");
-    if disk::exists(&temporary).await? {
-        disk::remove_file(&temporary).await?;
-    }
-    let file = disk::create(&temporary, 0).await?;
-    file.write(0, padded(content), Durability::Volatile).await?;
-    file.set_len(content.len() as u64).await?;
-    file.full_sync().await?;
-    disk::rename(&temporary, path).await?;
-    disk::sync_dir(path.parent().expect("files have a directory")).await
 }

@@ -14,12 +14,14 @@ use crate::runtime::clock::monotonic_us;
 use crate::runtime::signal::Signal;
 
 /// A body younger than this is rated as if it had this age.
-const RATE_AGE_US: u64 = 50_000;
+const RATE_AGE_US: u64 = 1_000;
 
 /// A frame of which not everything has arrived.
 #[derive(Clone, Copy, Debug)]
 struct Body {
     since_us: u64,
+    /// When its first byte was seen; unlike `since_us` not moved by waits.
+    begun_us: u64,
     received_bytes: usize,
     /// Since when it waits for our memory, which is not the sender's time.
     paused_us: Option<u64>,
@@ -32,9 +34,15 @@ impl Body {
             .saturating_sub(self.since_us)
     }
 
-    /// Bytes per second so far.
+    /// Bytes per second so far, without the waits for memory.
     fn rate(&self, now_us: u64) -> u64 {
         self.received_bytes as u64 * 1_000_000 / self.age_us(now_us).max(RATE_AGE_US)
+    }
+
+    /// The same with them: among bodies that all wait, the oldest has had its chance.
+    fn worth(&self, now_us: u64) -> u64 {
+        let age_us = now_us.saturating_sub(self.begun_us);
+        self.received_bytes as u64 * 1_000_000 / age_us.max(RATE_AGE_US)
     }
 }
 
@@ -88,14 +96,18 @@ impl Entry {
 
     /// Part of a frame is here and the rest is awaited.
     pub(crate) fn note_body(&self, received_bytes: usize) {
-        let since_us = self
-            .body
-            .get()
-            .map_or_else(monotonic_us, |body| body.since_us);
+        let body = self.body.get().unwrap_or_else(|| {
+            let now_us = monotonic_us();
+            Body {
+                since_us: now_us,
+                begun_us: now_us,
+                received_bytes,
+                paused_us: None,
+            }
+        });
         self.body.set(Some(Body {
-            since_us,
             received_bytes,
-            paused_us: None,
+            ..body
         }));
     }
 
@@ -115,17 +127,14 @@ impl Entry {
 
     /// Its clock goes on.
     pub(crate) fn resume_body(&self) {
-        if let Some(Body {
-            since_us,
-            received_bytes,
-            paused_us: Some(paused_us),
-        }) = self.body.get()
+        if let Some(body) = self.body.get()
+            && let Some(paused_us) = body.paused_us
         {
-            let since_us = since_us + (monotonic_us() - paused_us);
+            let since_us = body.since_us + (monotonic_us() - paused_us);
             self.body.set(Some(Body {
                 since_us,
-                received_bytes,
                 paused_us: None,
+                ..body
             }));
         }
     }
@@ -245,7 +254,7 @@ impl ConnectionTable {
         let mut slowest: Option<(u64, Rc<Entry>)> = None;
         self.each(|entry| {
             let wanted = address.is_none_or(|address| address == entry.address);
-            let rate = entry.body.get().map(|body| body.rate(now_us));
+            let rate = entry.body.get().map(|body| body.worth(now_us));
             if let Some(rate) = rate
                 && wanted
                 && entry.end.get().is_none()
@@ -300,6 +309,7 @@ mod tests {
         );
         entry.body.set(Some(Body {
             since_us: start,
+            begun_us: start,
             received_bytes: 1 << 20,
             paused_us: None,
         }));
@@ -338,6 +348,7 @@ mod tests {
         for (entry, received_bytes) in entries.iter().zip([500, 100, 300]) {
             entry.body.set(Some(Body {
                 since_us: 0,
+                begun_us: 0,
                 received_bytes,
                 paused_us: None,
             }));

@@ -294,16 +294,28 @@ pub async fn exists(path: &Path) -> io::Result<bool> {
     urgent(path, startup::exists).await
 }
 
-/// Bytes an unprivileged writer may still use on the file system of `path`.
+/// Sizes of a file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    /// All of it.
+    pub total_bytes: u64,
+    /// What an unprivileged writer may still use.
+    pub free_bytes: u64,
+}
+
+/// The file system of `path`.
 ///
 /// # Errors
 /// As statvfs(3).
-pub async fn free_bytes(path: &Path) -> io::Result<u64> {
-    let free = |path: &Path| {
+pub async fn space(path: &Path) -> io::Result<Space> {
+    let space = |path: &Path| {
         let space = rustix::fs::statvfs(path)?;
-        Ok(space.f_bavail.saturating_mul(space.f_frsize))
+        Ok(Space {
+            total_bytes: space.f_blocks.saturating_mul(space.f_frsize),
+            free_bytes: space.f_bavail.saturating_mul(space.f_frsize),
+        })
     };
-    urgent(path, free).await
+    urgent(path, space).await
 }
 
 /// Removes a file, in the bulk pool.
@@ -490,7 +502,7 @@ mod tests {
                 size_bytes: 4096,
             };
             assert_eq!(listed, [expected]);
-            assert!(free_bytes(root).await.expect("free") > 0);
+            assert!(space(root).await.expect("space").free_bytes > 0);
             remove_file(&new).await.expect("remove");
             remove_dir(&root.join("topic-0")).await.expect("remove");
             assert!(list_dir(root).await.expect("list").is_empty());

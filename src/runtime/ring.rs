@@ -399,6 +399,11 @@ impl Ring {
         self.in_memory_flight.get()
     }
 
+    /// Whether the core ends.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.get()
+    }
+
     /// Ends the flusher.
     pub(crate) fn close(&self) {
         self.closing.set(true);

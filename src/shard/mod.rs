@@ -10,5 +10,11 @@
 //! *Architecture Invariant*: nothing else crosses cores. Requests between cores may be refused when
 //! a mailbox is full; answers never are.
 
+pub mod controller_service;
+pub mod core_metrics;
+mod image_delta;
+pub mod metadata_snapshot;
+pub mod placement;
+pub mod replica_manager;
 pub mod request;
 pub mod router;

@@ -224,3 +224,45 @@ pub struct LogUsage {
     /// Bytes of its segments.
     pub size_bytes: u64,
 }
+
+/// A data directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DirectoryState {
+    /// Where it is.
+    pub path: String,
+    /// Size of its file system, -1 when unknown.
+    pub total_bytes: i64,
+    /// What is free of it, -1 when unknown.
+    pub usable_bytes: i64,
+    /// Whether it has failed.
+    pub offline: bool,
+}
+
+impl FetchedPart {
+    /// A partition that gave nothing.
+    #[must_use]
+    pub fn failed(log: LogId, error: PartitionError) -> FetchedPart {
+        FetchedPart {
+            log,
+            error: Some(error),
+            high_watermark: -1,
+            last_stable_offset: -1,
+            log_start_offset: -1,
+            leader_epoch: -1,
+            diverging: None,
+            slices: Slices::new(),
+            size_bytes: 0,
+        }
+    }
+}
+
+/// Why a command reached no decision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ControlFailure {
+    /// Too many commands wait.
+    Overloaded,
+    /// The metadata log's disk has failed.
+    Storage,
+    /// It was not done in time; it may still be done.
+    TimedOut,
+}

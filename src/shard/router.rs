@@ -1,144 +1,636 @@
-//! Which core owns what, and the hop there. Until cores own partitions, every one is unknown.
+//! Which core owns a partition, and the way there and back.
+//!
+//! Handlers ask the router and do not know which core answers. What is owned here is done here; the
+//! rest travels in one message per core and comes back in one. A mailbox that is full refuses the
+//! request; answers have queues of their own, as deep as requests may be outstanding, so they always
+//! fit.
 
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
+use slab::Slab;
+
+use super::controller_service::ControllerService;
+use super::image_delta;
+use super::placement;
+use super::replica_manager::{PartResult, ReplicaManager};
 use super::request::{
-    AppendPart, AppendedPart, DeleteRecordsPart, EpochEndPart, FetchPart, FetchTerms, FetchedPart,
-    FoundOffset, ListOffsetsPart, LogUsage, PartitionError, Promise,
+    AppendPart, AppendedPart, ControlFailure, DeleteRecordsPart, DirectoryState, EpochEndPart,
+    FetchPart, FetchTerms, FetchedPart, FoundOffset, ListOffsetsPart, LogUsage, PartitionError,
+    Promise,
 };
 use crate::cluster::controller::{Command, CommandReply};
 use crate::cluster::image::MetadataImage;
 use crate::config::broker::BrokerConfig;
 use crate::log::position::LogId;
+use crate::runtime::clock;
 use crate::runtime::core_id::CoreId;
+use crate::runtime::executor::{Queue, spawn};
+use crate::runtime::mesh::MeshPort;
+use crate::runtime::signal::{Promise as SlotPromise, Promised, Signal, promise};
 
-/// Why a command was not carried out, or not known to be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ControlFailure {
-    /// The controller has too much to do.
-    Overloaded,
-    /// The metadata cannot be stored.
-    Storage,
-    /// It did not happen in time; it may still happen.
-    TimedOut,
+/// Messages taken from the mailboxes in one turn.
+const MOST_PER_TURN: usize = 64;
+
+/// What one core asks another.
+enum Question {
+    Append(Vec<AppendPart>, Promise),
+    Read(Vec<FetchPart>, usize),
+    AwaitGrowth(Vec<(LogId, i64)>, Duration),
+    ListOffsets(Vec<ListOffsetsPart>),
+    EpochEnds(Vec<EpochEndPart>),
+    DeleteRecords(Vec<DeleteRecordsPart>),
+    Usage,
+    Apply(Arc<MetadataImage>),
+    Control(Command),
 }
 
-/// A data directory.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DirectoryState {
-    /// As it was configured.
-    pub path: String,
-    /// Size of its volume.
-    pub total_bytes: i64,
-    /// Space left there.
-    pub usable_bytes: i64,
-    /// Whether it failed.
-    pub offline: bool,
+/// What comes back.
+enum Answer {
+    Appended(Vec<PartResult<AppendedPart>>),
+    Fetched(Vec<FetchedPart>),
+    Grown,
+    Offsets(Vec<PartResult<FoundOffset>>),
+    EpochEnds(Vec<PartResult<(i32, i64)>>),
+    LogStarts(Vec<PartResult<i64>>),
+    Usage(Vec<LogUsage>),
+    Applied,
+    Controlled(Result<CommandReply, ControlFailure>),
 }
 
-/// The way from a connection to partitions and the controller.
+/// A question with the number its answer carries.
+pub struct Asked(usize, Question);
+
+/// An answer with the number of its question.
+pub struct Answered(usize, Answer);
+
+/// The ends of the two meshes that a router holds.
+pub struct RouterPorts {
+    /// Questions.
+    pub questions: MeshPort<Asked>,
+    /// Answers; as deep as questions may be outstanding.
+    pub answers: MeshPort<Answered>,
+    /// How many questions to one core may be outstanding.
+    pub most_outstanding: usize,
+}
+
+/// See the head of this file. One per core.
 pub struct Router {
-    image: Arc<MetadataImage>,
-    config: Rc<BrokerConfig>,
+    core: CoreId,
+    cores: usize,
+    ports: RouterPorts,
+    replicas: Rc<ReplicaManager>,
+    static_config: Rc<BrokerConfig>,
+    config: RefCell<Rc<BrokerConfig>>,
+    image: RefCell<Arc<MetadataImage>>,
+    has_image: Cell<bool>,
+    image_applied: Signal,
+    calls: RefCell<Slab<(CoreId, SlotPromise<Answer>)>>,
+    outstanding: RefCell<Vec<usize>>,
+    controller: RefCell<Option<Rc<ControllerService>>>,
+    refused: Cell<u64>,
 }
 
 impl Router {
-    /// A router to nowhere.
+    /// The router of one core; it serves the other cores from now on.
     #[must_use]
-    pub fn new(image: Arc<MetadataImage>, config: Rc<BrokerConfig>) -> Router {
-        Router { image, config }
+    pub fn start(
+        ports: RouterPorts,
+        cores: usize,
+        replicas: Rc<ReplicaManager>,
+        config: Rc<BrokerConfig>,
+        image: MetadataImage,
+    ) -> Rc<Router> {
+        let router = Rc::new(Router {
+            core: ports.questions.core(),
+            cores,
+            ports,
+            replicas,
+            static_config: config.clone(),
+            config: RefCell::new(config),
+            image: RefCell::new(Arc::new(image)),
+            has_image: Cell::new(false),
+            image_applied: Signal::default(),
+            calls: RefCell::default(),
+            outstanding: RefCell::new(vec![0; cores]),
+            controller: RefCell::default(),
+            refused: Cell::new(0),
+        });
+        spawn(Queue::Network, router.clone().serve_questions());
+        spawn(Queue::Network, router.clone().take_answers());
+        router
     }
 
     /// The metadata as this core knows it.
     #[must_use]
     pub fn image(&self) -> Arc<MetadataImage> {
-        self.image.clone()
+        self.image.borrow().clone()
     }
 
-    /// The configuration with the dynamic values in force.
+    /// The configuration with dynamic values applied.
     #[must_use]
     pub fn config(&self) -> Rc<BrokerConfig> {
-        self.config.clone()
+        self.config.borrow().clone()
     }
 
-    /// The core that owns a log.
+    /// The partitions of this core.
     #[must_use]
-    pub fn owner(&self, _log: LogId) -> CoreId {
-        CoreId(0)
+    pub fn replicas(&self) -> &Rc<ReplicaManager> {
+        &self.replicas
     }
 
-    /// Fixes the order now; resolves with one result per part in the given order.
+    /// The number of cores.
+    #[must_use]
+    pub fn cores(&self) -> usize {
+        self.cores
+    }
+
+    /// Questions refused because a mailbox was full.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        self.refused.get()
+    }
+
+    /// The core that owns `log`.
+    #[must_use]
+    pub fn owner(&self, log: LogId) -> CoreId {
+        placement::owner(log, self.cores)
+    }
+
+    /// Makes this core the controller's.
+    pub fn set_controller(&self, controller: Rc<ControllerService>) {
+        *self.controller.borrow_mut() = Some(controller);
+    }
+
+    /// Waits for the first image.
+    pub async fn ready(&self) {
+        loop {
+            let applied = self.image_applied.raised();
+            if self.has_image.get() {
+                return;
+            }
+            applied.await;
+        }
+    }
+
+    /// Appends. The order is fixed before this returns; the future resolves to one result per part,
+    /// in their order. The journal flushes or fails, so no timer is needed until there are
+    /// replicas to wait for.
     pub fn append(
         self: &Rc<Self>,
         parts: Vec<AppendPart>,
-        _promise: Promise,
+        until: Promise,
         _timeout_ms: u64,
-    ) -> impl Future<Output = Vec<Result<AppendedPart, PartitionError>>> + 'static {
-        std::future::ready(parts.iter().map(|_| Err(PartitionError::Unknown)).collect())
+    ) -> impl Future<Output = Vec<PartResult<AppendedPart>>> + 'static {
+        let total = parts.len();
+        let mut waiting = Vec::new();
+        for (owner, indexes, parts) in self.by_owner(parts, |part| part.log) {
+            let answer = if owner == self.core {
+                Waiting::Here(self.replicas.start_append(parts, until))
+            } else {
+                Waiting::There(self.ask(owner, Question::Append(parts, until)))
+            };
+            waiting.push((indexes, answer));
+        }
+        async move {
+            let mut results = vec![Err(PartitionError::Overloaded); total];
+            for (indexes, answer) in waiting {
+                let Some(answers) = answer.take().await else {
+                    continue;
+                };
+                for (index, result) in indexes.into_iter().zip(answers) {
+                    results[index] = result;
+                }
+            }
+            results
+        }
     }
 
-    /// Reads; waits for bytes as the terms say. Answers in order.
+    /// Fetches, waiting for enough bytes as the terms say; answers in the order of the parts.
     pub async fn fetch(
         self: &Rc<Self>,
         parts: Vec<FetchPart>,
-        _terms: FetchTerms,
+        terms: FetchTerms,
     ) -> Vec<FetchedPart> {
-        let unknown = |part: &FetchPart| FetchedPart {
-            log: part.log,
-            error: Some(PartitionError::Unknown),
-            high_watermark: -1,
-            last_stable_offset: -1,
-            log_start_offset: -1,
-            leader_epoch: -1,
-            diverging: None,
-            slices: Default::default(),
-            size_bytes: 0,
-        };
-        parts.iter().map(unknown).collect()
+        let deadline_us = clock::monotonic_us() + terms.max_wait_ms.saturating_mul(1000);
+        loop {
+            let mut fetched = self.read(&parts, terms.max_bytes).await;
+            cut_excess(&mut fetched, terms.max_bytes);
+            let bytes: usize = fetched.iter().map(|part| part.size_bytes).sum();
+            let urgent = |part: &FetchedPart| part.error.is_some() || part.diverging.is_some();
+            let left_us = deadline_us.saturating_sub(clock::monotonic_us());
+            if bytes >= terms.min_bytes
+                || left_us == 0
+                || parts.is_empty()
+                || fetched.iter().any(urgent)
+            {
+                return fetched;
+            }
+            let seen = fetched
+                .iter()
+                .map(|part| (part.log, part.high_watermark))
+                .collect();
+            drop(fetched);
+            self.await_growth(seen, Duration::from_micros(left_us))
+                .await;
+        }
     }
 
-    /// Looks for offsets.
+    /// Finds offsets.
     pub async fn list_offsets(
         self: &Rc<Self>,
         parts: Vec<ListOffsetsPart>,
-    ) -> Vec<Result<FoundOffset, PartitionError>> {
-        parts.iter().map(|_| Err(PartitionError::Unknown)).collect()
+    ) -> Vec<PartResult<FoundOffset>> {
+        self.each_owner(
+            parts,
+            |part| part.log,
+            Question::ListOffsets,
+            |answer| match answer {
+                Answer::Offsets(offsets) => Some(offsets),
+                _ => None,
+            },
+        )
+        .await
     }
 
-    /// Looks where epochs end: epoch and end offset.
+    /// Finds where epochs end.
     pub async fn epoch_ends(
         self: &Rc<Self>,
         parts: Vec<EpochEndPart>,
-    ) -> Vec<Result<(i32, i64), PartitionError>> {
-        parts.iter().map(|_| Err(PartitionError::Unknown)).collect()
+    ) -> Vec<PartResult<(i32, i64)>> {
+        self.each_owner(
+            parts,
+            |part| part.log,
+            Question::EpochEnds,
+            |answer| match answer {
+                Answer::EpochEnds(ends) => Some(ends),
+                _ => None,
+            },
+        )
+        .await
     }
 
-    /// Moves log starts; gives the low watermarks.
+    /// Deletes records; the new log starts.
     pub async fn delete_records(
         self: &Rc<Self>,
         parts: Vec<DeleteRecordsPart>,
         _timeout_ms: u64,
-    ) -> Vec<Result<i64, PartitionError>> {
-        parts.iter().map(|_| Err(PartitionError::Unknown)).collect()
+    ) -> Vec<PartResult<i64>> {
+        self.each_owner(
+            parts,
+            |part| part.log,
+            Question::DeleteRecords,
+            |answer| match answer {
+                Answer::LogStarts(starts) => Some(starts),
+                _ => None,
+            },
+        )
+        .await
     }
 
-    /// What every log takes on disk.
+    /// What every log of the broker takes.
     pub async fn log_usage(self: &Rc<Self>) -> Vec<LogUsage> {
-        Vec::new()
+        let asked: Vec<_> = self
+            .others()
+            .map(|core| self.ask(core, Question::Usage))
+            .collect();
+        let mut usage = self.replicas.usage();
+        for answer in asked.into_iter().flatten() {
+            if let Some(Answer::Usage(theirs)) = answer.await {
+                usage.extend(theirs);
+            }
+        }
+        usage
     }
 
-    /// The data directories, in the order of the configuration.
+    /// The state of the data directories.
     pub async fn data_directories(self: &Rc<Self>) -> Vec<DirectoryState> {
-        Vec::new()
+        self.replicas.directory_states().await
     }
 
-    /// Has a command decided, stored, and applied on every core.
+    /// Has the controller decide; what it decided is flushed and applied on every core when this
+    /// returns.
     pub async fn control(
         self: &Rc<Self>,
-        _command: Command,
+        command: Command,
     ) -> Result<CommandReply, ControlFailure> {
-        Err(ControlFailure::Overloaded)
+        let controller = self.controller.borrow().clone();
+        if let Some(controller) = controller {
+            return controller.submit(command).await;
+        }
+        let Some(answer) = self.ask(placement::CONTROLLER_CORE, Question::Control(command)) else {
+            return Err(ControlFailure::Overloaded);
+        };
+        match answer.await {
+            Some(Answer::Controlled(result)) => result,
+            _ => Err(ControlFailure::Overloaded),
+        }
+    }
+
+    /// Gives every core a new image and waits until all have applied it.
+    pub async fn publish(self: &Rc<Self>, image: Arc<MetadataImage>) {
+        let mut asked = Vec::new();
+        for core in self.others() {
+            loop {
+                if let Some(answer) = self.ask(core, Question::Apply(image.clone())) {
+                    asked.push(answer);
+                    break;
+                }
+                // Images must arrive: wait for room instead of refusing.
+                clock::sleep(Duration::from_millis(1)).await;
+            }
+        }
+        self.apply(image);
+        for answer in asked {
+            answer.await;
+        }
+    }
+
+    fn others(&self) -> impl Iterator<Item = CoreId> + use<> {
+        let mine = self.core;
+        (0..self.cores as u16)
+            .map(CoreId)
+            .filter(move |core| *core != mine)
+    }
+
+    fn apply(&self, image: Arc<MetadataImage>) {
+        let before = self.image.replace(image.clone());
+        let first = !self.has_image.replace(true);
+        let config = image_delta::effective_config(&self.static_config, &image);
+        *self.config.borrow_mut() = config.clone();
+        let delta = image_delta::ImageDelta {
+            before: (!first).then_some(&*before),
+            after: &image,
+        };
+        delta.apply(&self.replicas, &config, self.core, self.cores);
+        self.image_applied.raise();
+    }
+
+    /// Groups parts by their owner, remembering their places.
+    fn by_owner<P>(
+        &self,
+        parts: Vec<P>,
+        log: impl Fn(&P) -> LogId,
+    ) -> Vec<(CoreId, Vec<usize>, Vec<P>)> {
+        let mut groups: Vec<(CoreId, Vec<usize>, Vec<P>)> = Vec::new();
+        for (index, part) in parts.into_iter().enumerate() {
+            let owner = self.owner(log(&part));
+            match groups.iter_mut().find(|(core, ..)| *core == owner) {
+                Some((_, indexes, group)) => {
+                    indexes.push(index);
+                    group.push(part);
+                }
+                None => groups.push((owner, vec![index], vec![part])),
+            }
+        }
+        groups
+    }
+
+    /// Asks every owner about its parts and puts the answers back in order.
+    async fn each_owner<P: Copy, T: Clone>(
+        self: &Rc<Self>,
+        parts: Vec<P>,
+        log: impl Fn(&P) -> LogId,
+        question: impl Fn(Vec<P>) -> Question,
+        unwrap: impl Fn(Answer) -> Option<Vec<PartResult<T>>>,
+    ) -> Vec<PartResult<T>> {
+        let mut results = vec![Err(PartitionError::Overloaded); parts.len()];
+        let mut asked = Vec::new();
+        for (owner, indexes, parts) in self.by_owner(parts, log) {
+            let answer = if owner == self.core {
+                Some(self.clone().answer_here(question(parts)))
+            } else {
+                self.ask(owner, question(parts))
+            };
+            asked.push((indexes, answer));
+        }
+        for (indexes, answer) in asked {
+            let Some(answer) = answer else { continue };
+            let answers = answer.await.and_then(&unwrap).unwrap_or_default();
+            for (index, result) in indexes.into_iter().zip(answers) {
+                results[index] = result;
+            }
+        }
+        results
+    }
+
+    async fn read(self: &Rc<Self>, parts: &[FetchPart], max_bytes: usize) -> Vec<FetchedPart> {
+        if parts.iter().all(|part| self.owner(part.log) == self.core) {
+            return self.replicas.read(parts, max_bytes).await;
+        }
+        let failed = |part: &FetchPart| FetchedPart::failed(part.log, PartitionError::Overloaded);
+        let mut results: Vec<FetchedPart> = parts.iter().map(failed).collect();
+        let mut asked = Vec::new();
+        for (owner, indexes, parts) in self.by_owner(parts.to_vec(), |part| part.log) {
+            let question = Question::Read(parts, max_bytes);
+            let answer = if owner == self.core {
+                Some(self.clone().answer_here(question))
+            } else {
+                self.ask(owner, question)
+            };
+            asked.push((indexes, answer));
+        }
+        for (indexes, answer) in asked {
+            let Some(answer) = answer else { continue };
+            if let Some(Answer::Fetched(fetched)) = answer.await {
+                for (index, part) in indexes.into_iter().zip(fetched) {
+                    results[index] = part;
+                }
+            }
+        }
+        results
+    }
+
+    /// Waits until a partition grew, on whatever core, at most so long.
+    async fn await_growth(self: &Rc<Self>, seen: Vec<(LogId, i64)>, at_most: Duration) {
+        let grown = Rc::new(Signal::default());
+        let raised = grown.raised();
+        let mut here = Vec::new();
+        for (owner, _, seen) in self.by_owner(seen, |(log, _)| *log) {
+            if owner == self.core {
+                here = seen;
+                continue;
+            }
+            let Some(answer) = self.ask(owner, Question::AwaitGrowth(seen, at_most)) else {
+                // Its mailbox is full: look again soon instead of waiting for its word.
+                clock::sleep(Duration::from_millis(5).min(at_most)).await;
+                return;
+            };
+            let grown = grown.clone();
+            spawn(Queue::Network, async move {
+                answer.await;
+                grown.raise();
+            });
+        }
+        let local = async {
+            if here.is_empty() {
+                std::future::pending::<()>().await;
+            }
+            self.replicas.grown_beyond(&here).await;
+        };
+        let either = futures_lite::future::or(local, raised);
+        futures_lite::future::or(either, clock::sleep(at_most)).await;
+    }
+
+    /// Sends a question; None when it is refused.
+    fn ask(&self, to: CoreId, question: Question) -> Option<Promised<Answer>> {
+        if self.outstanding.borrow()[to.index()] >= self.ports.most_outstanding {
+            self.refused.set(self.refused.get() + 1);
+            return None;
+        }
+        let (done, answer) = promise();
+        let call = self.calls.borrow_mut().insert((to, done));
+        if self
+            .ports
+            .questions
+            .try_send(to, Asked(call, question))
+            .is_err()
+        {
+            self.calls.borrow_mut().remove(call);
+            self.refused.set(self.refused.get() + 1);
+            return None;
+        }
+        self.outstanding.borrow_mut()[to.index()] += 1;
+        Some(answer)
+    }
+
+    /// Does what another core would be asked for, in a task, so that all owners work at once.
+    fn answer_here(self: Rc<Self>, question: Question) -> Promised<Answer> {
+        let (done, answer) = promise();
+        spawn(Queue::Network, async move {
+            done.keep(self.answer(question).await)
+        });
+        answer
+    }
+
+    async fn serve_questions(self: Rc<Self>) {
+        let mut received = Vec::with_capacity(MOST_PER_TURN);
+        loop {
+            self.ports
+                .questions
+                .receive(&mut received, MOST_PER_TURN)
+                .await;
+            for (from, Asked(call, question)) in received.drain(..) {
+                let router = self.clone();
+                // Appends take their turns here, in the order of arrival.
+                if let Question::Append(parts, until) = question {
+                    let answer = self.replicas.start_append(parts, until);
+                    spawn(Queue::Network, async move {
+                        if let Some(results) = answer.await {
+                            router.send_answer(from, call, Answer::Appended(results));
+                        }
+                    });
+                } else {
+                    spawn(Queue::Network, async move {
+                        let answer = router.answer(question).await;
+                        router.send_answer(from, call, answer);
+                    });
+                }
+            }
+        }
+    }
+
+    fn send_answer(&self, to: CoreId, call: usize, answer: Answer) {
+        let sent = self.ports.answers.try_send(to, Answered(call, answer));
+        assert!(sent.is_ok(), "answers fit: as many as may be outstanding");
+    }
+
+    async fn answer(&self, question: Question) -> Answer {
+        match question {
+            Question::Append(parts, until) => {
+                let results = self.replicas.start_append(parts, until).await;
+                Answer::Appended(results.unwrap_or_default())
+            }
+            Question::Read(parts, max_bytes) => {
+                Answer::Fetched(self.replicas.read(&parts, max_bytes).await)
+            }
+            Question::AwaitGrowth(seen, at_most) => {
+                let grown = self.replicas.grown_beyond(&seen);
+                futures_lite::future::or(grown, clock::sleep(at_most)).await;
+                Answer::Grown
+            }
+            Question::ListOffsets(parts) => {
+                let mut offsets = Vec::with_capacity(parts.len());
+                for part in &parts {
+                    offsets.push(self.replicas.list_offset(part).await);
+                }
+                Answer::Offsets(offsets)
+            }
+            Question::EpochEnds(parts) => Answer::EpochEnds(
+                parts
+                    .iter()
+                    .map(|part| self.replicas.epoch_end(part))
+                    .collect(),
+            ),
+            Question::DeleteRecords(parts) => {
+                let mut starts = Vec::with_capacity(parts.len());
+                for part in &parts {
+                    starts.push(self.replicas.delete_records(part).await);
+                }
+                Answer::LogStarts(starts)
+            }
+            Question::Usage => Answer::Usage(self.replicas.usage()),
+            Question::Apply(image) => {
+                self.apply(image);
+                Answer::Applied
+            }
+            Question::Control(command) => {
+                let controller = self.controller.borrow().clone();
+                Answer::Controlled(match controller {
+                    Some(controller) => controller.submit(command).await,
+                    None => Err(ControlFailure::Overloaded),
+                })
+            }
+        }
+    }
+
+    async fn take_answers(self: Rc<Self>) {
+        let mut received = Vec::with_capacity(MOST_PER_TURN);
+        loop {
+            self.ports
+                .answers
+                .receive(&mut received, MOST_PER_TURN)
+                .await;
+            for (from, Answered(call, answer)) in received.drain(..) {
+                let (to, done) = self.calls.borrow_mut().remove(call);
+                assert!(to == from, "core {from} answers a question to core {to}");
+                self.outstanding.borrow_mut()[from.index()] -= 1;
+                done.keep(answer);
+            }
+        }
+    }
+}
+
+/// An append on its way.
+enum Waiting {
+    Here(Promised<Vec<PartResult<AppendedPart>>>),
+    There(Option<Promised<Answer>>),
+}
+
+impl Waiting {
+    async fn take(self) -> Option<Vec<PartResult<AppendedPart>>> {
+        match self {
+            Waiting::Here(answer) => answer.await,
+            Waiting::There(answer) => match answer?.await {
+                Some(Answer::Appended(results)) => Some(results),
+                _ => None,
+            },
+        }
+    }
+}
+
+/// Several cores read at once, each as much as all may together: what is too much in the order of
+/// the request goes again, but never the first records.
+fn cut_excess(fetched: &mut [FetchedPart], max_bytes: usize) {
+    let mut total = 0;
+    for part in fetched {
+        if total > 0 && total + part.size_bytes > max_bytes {
+            part.slices.clear();
+            part.size_bytes = 0;
+        }
+        total += part.size_bytes;
     }
 }

@@ -199,7 +199,19 @@ pub async fn list_dir(path: &Path) -> io::Result<Vec<DirEntry>> {
     pool(move |_| startup::list_dir(&path)).await
 }
 
-/// Free bytes of the file system that holds `path`.
-pub async fn free_bytes(_path: &Path) -> io::Result<u64> {
-    Ok(1 << 40)
+/// Sizes of a file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    /// All of it.
+    pub total_bytes: u64,
+    /// What an unprivileged writer may still use.
+    pub free_bytes: u64,
+}
+
+/// The file system of `path`; the simulated one is never full.
+pub async fn space(_path: &Path) -> io::Result<Space> {
+    Ok(Space {
+        total_bytes: 1 << 40,
+        free_bytes: 1 << 40,
+    })
 }

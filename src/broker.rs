@@ -1,0 +1,547 @@
+//! The composition root: puts a broker together, starts its cores, and stops them in order.
+//!
+//! Start: check the host, lock and recover the data directories (no core runs yet), start one thread
+//! per core; core 0 opens its logs, binds, loads the metadata and gives it to the others; when every
+//! core listens, the broker is ready. Stop: accept nothing new, answer what is in flight, and when
+//! that is true on every core, flush, write checkpoints, end.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
+
+use crate::admin::server::{self, AdminState};
+use crate::api::dispatch::Api;
+use crate::cluster::image::MetadataImage;
+use crate::cluster::record::MetadataRecord;
+use crate::config::broker::BrokerConfig;
+use crate::config::derived::DerivedLimits;
+use crate::config::kind::CoreSelection;
+use crate::log::chunk_cache::{CacheLimits, ChunkCache};
+use crate::log::data_directory::{self, DataDirectory};
+use crate::log::journal::JournalLimits;
+use crate::log::log_directory::LogDirectory;
+use crate::log::partition_log::LogSettings;
+use crate::log::position::Offset;
+use crate::log::recovery::{RecoveredCore, recover};
+use crate::net::acceptor::{Handover, ListenerTraits, NetCore};
+use crate::net::connection_limits::ConnectionLimits;
+use crate::net::net_limits::NetLimits;
+use crate::net::net_metrics::NetMetrics;
+use crate::observe::metrics::MetricPage;
+use crate::partition::replica::Replica;
+use crate::runtime::clock;
+use crate::runtime::core_id::CoreId;
+use crate::runtime::executor::{CorePlan, Queue, spawn, start_cores};
+use crate::runtime::host;
+use crate::runtime::mesh::{Inbox, InboxSender, MeshPort, inbox, mesh};
+use crate::runtime::socket::Listener;
+use crate::shard::controller_service::ControllerService;
+use crate::shard::core_metrics;
+use crate::shard::metadata_snapshot::Snapshot;
+use crate::shard::placement;
+use crate::shard::replica_manager::ReplicaManager;
+use crate::shard::router::{Router, RouterPorts};
+
+/// How long requests in flight may take to be answered at a stop.
+const STOP_GRACE: Duration = Duration::from_secs(10);
+
+/// How old a number on the metrics page may be.
+const METRICS_PERIOD: Duration = Duration::from_secs(1);
+
+/// Entries of one journal group, at most.
+const GROUP_BYTES: usize = 1 << 20;
+
+/// Files of a journal of full size.
+const JOURNAL_FILES: u64 = 8;
+
+/// Segments of the metadata log.
+const METADATA_SEGMENT_BYTES: u64 = 16 << 20;
+
+/// Connections that one core may offer another at a time.
+const HANDOVER_QUEUE: usize = 256;
+
+/// Why a broker did not start, or ended badly.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct BrokerError(String);
+
+impl BrokerError {
+    fn new(error: impl ToString) -> BrokerError {
+        BrokerError(error.to_string())
+    }
+}
+
+/// What a core takes with it when it starts.
+struct CoreParts {
+    recovered: Vec<RecoveredCore>,
+    ports: RouterPorts,
+    handover: MeshPort<Handover>,
+    stop: Inbox<()>,
+}
+
+/// What all cores share.
+struct Shared {
+    config: BrokerConfig,
+    limits: DerivedLimits,
+    cores: usize,
+    directories: Vec<PathBuf>,
+    cluster_id: String,
+    connection_limits: Arc<ConnectionLimits>,
+    parts: Mutex<Vec<Option<CoreParts>>>,
+    /// The port that was bound, when the kernel was to choose.
+    port: AtomicU16,
+    reports: Mutex<mpsc::Sender<Result<CoreId, String>>>,
+    /// Cores that have no request in flight any more.
+    drained: AtomicUsize,
+    admin: AdminState,
+}
+
+/// Runs a broker until it is told to stop; `ready` is called with the bound address when clients
+/// can connect.
+pub fn run(config: BrokerConfig, ready: impl FnOnce(SocketAddr)) -> Result<(), BrokerError> {
+    let signals = host::block_termination_signals();
+    let cpus = choose_cpus(&config)?;
+    check_host(cpus.len())?;
+    let held = open_directories(&config)?;
+    let (shared, stops) = assemble(config, &held, cpus.len())?;
+    if let Some(address) = &shared.config.listeners.admin {
+        let bound = server::start(
+            &format!("{}:{}", address.host, address.port),
+            shared.admin.clone(),
+        )
+        .map_err(BrokerError)?;
+        tracing::info!(%bound, "admin HTTP");
+    }
+    let (reports, reported) = mpsc::channel();
+    *shared.reports.lock().expect("no core runs yet") = reports;
+    signals
+        .wait_for_termination(move |signal| {
+            tracing::info!(signal, "stopping");
+            for stop in &stops {
+                // Full means that it was told before.
+                let _ = stop.try_send(());
+            }
+        })
+        .map_err(BrokerError::new)?;
+    let plans = plan_cores(&shared.config, &cpus);
+    let for_cores = shared.clone();
+    let cores = start_cores(plans, move |core| run_core(core, for_cores.clone()))
+        .map_err(|error| BrokerError(format!("cannot start the cores: {error}")))?;
+    for _ in 0..shared.cores {
+        match reported.recv() {
+            Ok(Ok(core)) => tracing::debug!(%core, "serves"),
+            Ok(Err(error)) => return Err(BrokerError(error)),
+            Err(_) => return cores.join().map_err(BrokerError),
+        }
+    }
+    shared.admin.ready.store(true, Ordering::Release);
+    ready(client_address(&shared)?);
+    cores.join().map_err(BrokerError)?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// The CPUs that serve, and the sentence that says why these.
+fn choose_cpus(config: &BrokerConfig) -> Result<Vec<usize>, BrokerError> {
+    let usable = host::usable_cpus();
+    let quota = host::cpu_quota();
+    let granted = quota.map_or(usable.len(), |quota| (quota.ceil() as usize).max(1));
+    let cpus: Vec<usize> = match &config.cores.list {
+        CoreSelection::Auto => usable.iter().copied().take(granted).collect(),
+        CoreSelection::Count(count) => {
+            let count = usize::from(*count);
+            if count > usable.len() && config.cores.pin {
+                return Err(BrokerError(format!(
+                    "cores.list asks for {count} cores, this process may use {}: {usable:?}; \
+                     lower it, or set cores.pin=false",
+                    usable.len()
+                )));
+            }
+            (0..count)
+                .map(|index| usable[index % usable.len()])
+                .collect()
+        }
+        CoreSelection::List(list) => list.iter().map(|cpu| usize::from(*cpu)).collect(),
+    };
+    if let Some(missing) = cpus
+        .iter()
+        .find(|cpu| config.cores.pin && !usable.contains(cpu))
+    {
+        return Err(BrokerError(format!(
+            "cores.list names core {missing}, this process may use {usable:?}"
+        )));
+    }
+    if config.cores.spin_us > 0 && granted < cpus.len() {
+        return Err(BrokerError(format!(
+            "cores.spin_us={} with {} cores, but the control group grants {granted}: a spinning core \
+             would be throttled; set cores.spin_us=0 or raise the quota",
+            config.cores.spin_us,
+            cpus.len()
+        )));
+    }
+    let pinned = if config.cores.pin {
+        "pinned to"
+    } else {
+        "floating over"
+    };
+    let mapping: Vec<String> = cpus
+        .iter()
+        .enumerate()
+        .map(|(core, cpu)| format!("core {core} {pinned} CPU {cpu}"))
+        .collect();
+    tracing::info!(usable = ?usable, quota, spin_us = config.cores.spin_us,
+        "cores: {}", mapping.join(", "));
+    Ok(cpus)
+}
+
+fn plan_cores(config: &BrokerConfig, cpus: &[usize]) -> Vec<CorePlan> {
+    let plan = |(core, cpu): (usize, &usize)| CorePlan {
+        core: CoreId(core as u16),
+        cpu: config.cores.pin.then_some(*cpu),
+        spin_before_park_us: if config.cores.pin {
+            u64::from(config.cores.spin_us)
+        } else {
+            0
+        },
+    };
+    cpus.iter().enumerate().map(plan).collect()
+}
+
+fn check_host(cores: usize) -> Result<(), BrokerError> {
+    let (fatal, weak): (Vec<_>, Vec<_>) = host::check_host(cores)
+        .into_iter()
+        .partition(|shortcoming| shortcoming.fatal);
+    for shortcoming in weak {
+        tracing::warn!("{shortcoming}");
+    }
+    if fatal.is_empty() {
+        return Ok(());
+    }
+    let list: Vec<String> = fatal.iter().map(ToString::to_string).collect();
+    Err(BrokerError(format!(
+        "this host cannot run a broker:\n{}",
+        list.join("\n")
+    )))
+}
+
+fn open_directories(config: &BrokerConfig) -> Result<Vec<DataDirectory>, BrokerError> {
+    let paths: Vec<PathBuf> = config.storage.data_dirs.iter().map(PathBuf::from).collect();
+    let held = data_directory::open_all(&paths, config.node.id).map_err(BrokerError::new)?;
+    for directory in &held {
+        let path = &directory.path;
+        let problems = host::check_data_dir(path)
+            .map_err(|error| BrokerError(format!("{}: {error}", path.display())))?;
+        if let Some(problem) = problems.first() {
+            return Err(BrokerError::new(problem));
+        }
+    }
+    Ok(held)
+}
+
+/// Recovers the directories and prepares everything the cores take with them.
+fn assemble(
+    config: BrokerConfig,
+    held: &[DataDirectory],
+    cores: usize,
+) -> Result<(Arc<Shared>, Vec<InboxSender<()>>), BrokerError> {
+    let limits = DerivedLimits::new(&config, cores);
+    let mut recovered: Vec<Vec<RecoveredCore>> = (0..cores).map(|_| Vec::new()).collect();
+    for directory in held {
+        for (core, part) in recover_directory(&directory.path, cores)?
+            .into_iter()
+            .enumerate()
+        {
+            recovered[core].push(part);
+        }
+    }
+    let mailbox = config.limits.mailbox_messages;
+    let mut questions = mesh(cores, mailbox).into_iter();
+    let mut answers = mesh(cores, mailbox).into_iter();
+    let mut handovers = mesh(cores, HANDOVER_QUEUE).into_iter();
+    let mut stops = Vec::new();
+    let mut parts = Vec::new();
+    for recovered in recovered {
+        let (stop_sender, stop) = inbox(1);
+        stops.push(stop_sender);
+        parts.push(Some(CoreParts {
+            recovered,
+            ports: RouterPorts {
+                questions: questions.next().expect("one per core"),
+                answers: answers.next().expect("one per core"),
+                most_outstanding: mailbox,
+            },
+            handover: handovers.next().expect("one per core"),
+            stop,
+        }));
+    }
+    let connection_limits = ConnectionLimits::new(
+        cores,
+        config.limits.connections_max,
+        config.limits.connections_per_ip_max,
+    );
+    let shared = Arc::new(Shared {
+        limits,
+        cores,
+        directories: held
+            .iter()
+            .map(|directory| directory.path.clone())
+            .collect(),
+        cluster_id: held[0].cluster_id.to_string(),
+        connection_limits,
+        parts: Mutex::new(parts),
+        port: AtomicU16::new(config.listeners.client.port),
+        reports: Mutex::new(mpsc::channel().0),
+        drained: AtomicUsize::new(0),
+        admin: AdminState {
+            pages: (0..cores).map(|_| MetricPage::default()).collect(),
+            ready: Arc::default(),
+        },
+        config,
+    });
+    Ok((shared, stops))
+}
+
+fn recover_directory(path: &Path, cores: usize) -> Result<Vec<RecoveredCore>, BrokerError> {
+    let owner = |log| placement::owner(log, cores).0;
+    let (recovered, summary) = recover(path, cores as u16, owner).map_err(BrokerError::new)?;
+    tracing::info!(directory = %path.display(), logs = summary.logs, groups = summary.groups,
+        restored_bytes = summary.restored_bytes, "recovered");
+    for log in recovered.iter().flat_map(|core| &core.logs) {
+        if let Some(damage) = &log.damage {
+            tracing::error!(log = log.directory, damage, "partition stays offline");
+        }
+    }
+    Ok(recovered)
+}
+
+fn client_address(shared: &Shared) -> Result<SocketAddr, BrokerError> {
+    let address = &shared.config.listeners.client;
+    let port = shared.port.load(Ordering::Acquire);
+    (address.host.as_str(), port)
+        .to_socket_addrs()
+        .ok()
+        .and_then(|mut addresses| addresses.next())
+        .ok_or_else(|| BrokerError(format!("listeners.client: {} has no address", address.host)))
+}
+
+/// A core from its first to its last breath.
+async fn run_core(core: CoreId, shared: Arc<Shared>) {
+    let report = |outcome: Result<CoreId, String>| {
+        // The receiver is gone only when the broker has given up already.
+        let _ = shared
+            .reports
+            .lock()
+            .expect("reports do not panic")
+            .send(outcome);
+    };
+    let parts = shared.parts.lock().expect("taking does not panic")[core.index()].take();
+    let parts = parts.expect("a core starts once");
+    let started = start_core(core, &shared, parts).await;
+    let (router, net, stop) = match started {
+        Ok(started) => started,
+        Err(error) => return report(Err(error)),
+    };
+    report(Ok(core));
+    let page = shared.admin.pages[core.index()].clone();
+    spawn(
+        Queue::Background,
+        publish_metrics(page, router.clone(), net.metrics()),
+    );
+    stop.receive().await;
+    net.shutdown(STOP_GRACE).await;
+    shared.drained.fetch_add(1, Ordering::AcqRel);
+    // Other cores may still wait for answers from the partitions of this one.
+    while shared.drained.load(Ordering::Acquire) < shared.cores {
+        clock::sleep(Duration::from_millis(1)).await;
+    }
+    router.replicas().shut_down().await;
+}
+
+async fn publish_metrics(page: MetricPage, router: Rc<Router>, net: Rc<NetMetrics>) {
+    loop {
+        page.publish(core_metrics::samples(&router, &net));
+        clock::sleep(METRICS_PERIOD).await;
+    }
+}
+
+type StartedCore = (Rc<Router>, Rc<NetCore<Api>>, Inbox<()>);
+
+async fn start_core(
+    core: CoreId,
+    shared: &Arc<Shared>,
+    parts: CoreParts,
+) -> Result<StartedCore, String> {
+    let config = Rc::new(shared.config.clone());
+    let cache = Rc::new(ChunkCache::new(cache_limits(shared)));
+    let mut directories = Vec::new();
+    for (path, recovered) in shared.directories.iter().zip(parts.recovered) {
+        let limits = journal_limits(&config);
+        let directory = LogDirectory::start(path, core.0, recovered, &cache, limits, |_| {
+            metadata_settings()
+        })
+        .await
+        .map_err(|error| format!("{}: {error}", path.display()))?;
+        directories.push(directory);
+    }
+    let replicas = ReplicaManager::new(
+        directories,
+        config.storage.reserve_bytes,
+        config.limits.decompressed_batch_max_bytes,
+        config.storage.retention_check_interval_ms,
+    );
+    let empty = MetadataImage::empty(&shared.cluster_id, config.node.id);
+    let router = Router::start(parts.ports, shared.cores, replicas, config, empty.clone());
+    let listener = if core == placement::CONTROLLER_CORE {
+        let listener = bind(shared, true)?;
+        lead_cluster(shared, &router, empty).await?;
+        listener
+    } else {
+        router.ready().await;
+        bind(shared, false)?
+    };
+    let api = Api::new(router.clone(), shared.cores);
+    let net = NetCore::start(
+        net_limits(shared),
+        shared.connection_limits.clone(),
+        parts.handover,
+        api,
+    );
+    net.listen(
+        listener,
+        ListenerTraits {
+            listener: 0,
+            authenticates: false,
+        },
+    );
+    Ok((router, net, parts.stop))
+}
+
+fn bind(shared: &Shared, first: bool) -> Result<Listener, String> {
+    let address = client_address(shared).map_err(|error| error.to_string())?;
+    let listener = Listener::bind(address, first).map_err(|error| {
+        format!("cannot listen on {address}: {error}; stop what uses the port or choose another with --listen")
+    })?;
+    let bound = listener.local_addr().map_err(|error| error.to_string())?;
+    shared.port.store(bound.port(), Ordering::Release);
+    Ok(listener)
+}
+
+/// The controller's core: loads the metadata, registers this start, and gives the image to all.
+async fn lead_cluster(
+    shared: &Shared,
+    router: &Rc<Router>,
+    empty: MetadataImage,
+) -> Result<(), String> {
+    let directory = &shared.directories[0];
+    let replicas = router.replicas();
+    replicas.lead(
+        placement::METADATA_LOG,
+        0,
+        placement::METADATA_DIRECTORY,
+        0,
+        metadata_settings(),
+    );
+    let replica: Rc<Replica> = replicas
+        .replica(placement::METADATA_LOG)
+        .expect("led above");
+    let snapshot = Snapshot::read(directory)?;
+    if snapshot.next_offset > Offset(0) && replica.log().end_offset() < snapshot.next_offset {
+        return Err(format!(
+            "the metadata log ends at {}, before its snapshot ({})",
+            replica.log().end_offset(),
+            snapshot.next_offset
+        ));
+    }
+    let controller = ControllerService::load(router, replica, directory, snapshot, empty).await?;
+    router.set_controller(controller.clone());
+    let config = &shared.config;
+    let advertised = config.advertised_address();
+    let port = if advertised.port == 0 {
+        shared.port.load(Ordering::Acquire)
+    } else {
+        advertised.port
+    };
+    let started = MetadataRecord::BrokerStarted {
+        node_id: config.node.id,
+        host: advertised.host.clone(),
+        port,
+        rack: config.node.rack.clone(),
+    };
+    controller
+        .commit(vec![started])
+        .await
+        .map_err(|failure| format!("the metadata log does not take records: {failure:?}"))
+}
+
+fn metadata_settings() -> LogSettings {
+    LogSettings {
+        segment_bytes: METADATA_SEGMENT_BYTES,
+        segment_ms: i64::MAX,
+        index_interval_bytes: 4096,
+        index_most_entries: 4096,
+        retention_ms: None,
+        retention_bytes: None,
+        producers_max: 1,
+        producer_expiration_ms: i64::MAX / 2,
+    }
+}
+
+fn cache_limits(shared: &Shared) -> CacheLimits {
+    let storage = &shared.config.storage;
+    let total_bytes = shared.limits.cache_per_core_bytes;
+    CacheLimits {
+        total_bytes,
+        unstored_bytes: total_bytes / 2,
+        least_chunk_bytes: storage.chunk_first_bytes.min(storage.chunk_bytes),
+        most_chunk_bytes: storage.chunk_bytes,
+    }
+}
+
+fn journal_limits(config: &BrokerConfig) -> JournalLimits {
+    let total_bytes = config.storage.journal_bytes as u64;
+    let file_bytes = (total_bytes / JOURNAL_FILES).next_multiple_of(4096);
+    let sixth = (file_bytes / 6) as usize;
+    let group_bytes = GROUP_BYTES.min(sixth).next_multiple_of(4096);
+    JournalLimits {
+        total_bytes,
+        file_bytes,
+        first_file_bytes: (config.storage.journal_first_file_bytes as u64)
+            .max(2 * group_bytes as u64)
+            .min(file_bytes),
+        group_bytes,
+        pending_bytes: sixth,
+        append_bytes: 2 * sixth,
+        groups_in_flight: config.storage.journal_groups_in_flight,
+    }
+}
+
+fn net_limits(shared: &Shared) -> NetLimits {
+    let (limits, derived) = (&shared.config.limits, &shared.limits);
+    let margin = 4 << 20;
+    let connection_share_bytes = derived
+        .request_memory_per_connection_bytes
+        .max(limits.request_max_bytes + margin);
+    let request_memory_bytes = derived
+        .request_memory_per_core_bytes
+        .max(connection_share_bytes + derived.small_request_reserve_bytes);
+    NetLimits {
+        max_connections: limits.connections_max,
+        max_connections_per_ip: limits.connections_per_ip_max,
+        max_frame_bytes: limits.request_max_bytes,
+        request_memory_bytes,
+        small_reserve_bytes: derived.small_request_reserve_bytes,
+        connection_share_bytes,
+        address_share_bytes: derived
+            .request_memory_per_address_bytes
+            .max(connection_share_bytes)
+            .min(request_memory_bytes),
+        body_deadline_ms: limits.request_body_deadline_ms,
+        body_min_rate_bytes_per_s: limits.request_body_min_bytes_per_second,
+        max_in_flight: limits.pipelined_requests_max,
+        max_idle_ms: limits.connection_idle_max_ms,
+        ..NetLimits::default()
+    }
+}

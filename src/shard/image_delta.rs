@@ -1,0 +1,150 @@
+//! From one metadata image to the next: which partitions this core gains, loses, or leads under
+//! other settings.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::placement;
+use super::replica_manager::ReplicaManager;
+use crate::cluster::image::{MetadataImage, TopicImage};
+use crate::config::broker::BrokerConfig;
+use crate::config::topic::TopicConfig;
+use crate::log::partition_log::LogSettings;
+use crate::log::position::LogId;
+use crate::runtime::core_id::CoreId;
+
+/// Entries at which a segment's index thins out: `segment.index.bytes` by Kafka's entry size.
+const KAFKA_INDEX_ENTRY_BYTES: usize = 8;
+
+/// The broker's configuration with the dynamic values of the image.
+#[must_use]
+pub(super) fn effective_config(base: &Rc<BrokerConfig>, image: &MetadataImage) -> Rc<BrokerConfig> {
+    let none = std::collections::BTreeMap::new();
+    let own = image.broker_configs(image.node_id()).unwrap_or(&none);
+    if image.default_configs().is_empty() && own.is_empty() {
+        return base.clone();
+    }
+    match base.with_dynamic(image.default_configs(), own) {
+        Ok(config) => Rc::new(config),
+        Err(problems) => {
+            // They were valid when they were accepted: another version of the broker wrote them.
+            tracing::error!(%problems, "dynamic settings are ignored");
+            base.clone()
+        }
+    }
+}
+
+/// The settings of a topic's logs.
+#[must_use]
+pub(super) fn log_settings(topic: &TopicImage, config: &BrokerConfig) -> LogSettings {
+    let resolved = TopicConfig::resolve(&topic.configs, config).unwrap_or_else(|problem| {
+        tracing::error!(topic = %topic.name, %problem, "settings of a topic are ignored");
+        TopicConfig::resolve(&std::collections::BTreeMap::new(), config)
+            .expect("the broker's own defaults were checked at start")
+    });
+    // Topics created together do not roll together; Kafka draws the share anew at every roll.
+    let jitter_ms = match resolved.segment_jitter_ms as i64 {
+        0 => 0,
+        most => i64::from(crc32c::crc32c(&topic.id.0)) % most,
+    };
+    LogSettings {
+        segment_bytes: resolved.segment_bytes as u64,
+        segment_ms: (resolved.segment_ms as i64).saturating_sub(jitter_ms),
+        index_interval_bytes: resolved.index_interval_bytes as u64,
+        retention_ms: resolved
+            .cleanup_policy
+            .is_delete
+            .then_some(resolved.retention_ms)
+            .filter(|ms| *ms >= 0),
+        retention_bytes: resolved
+            .cleanup_policy
+            .is_delete
+            .then_some(resolved.retention_bytes)
+            .and_then(|bytes| u64::try_from(bytes).ok()),
+        producers_max: config.limits.producers_per_partition_max,
+        producer_expiration_ms: config.limits.producer_id_expiration_ms as i64,
+        index_most_entries: resolved.segment_index_bytes as usize / KAFKA_INDEX_ENTRY_BYTES,
+    }
+}
+
+/// Two images, the older one absent at start.
+pub(super) struct ImageDelta<'a> {
+    /// What was.
+    pub(super) before: Option<&'a MetadataImage>,
+    /// What is.
+    pub(super) after: &'a MetadataImage,
+}
+
+impl ImageDelta<'_> {
+    /// Makes the partitions of `core` what the image says.
+    pub(super) fn apply(
+        &self,
+        replicas: &Rc<ReplicaManager>,
+        config: &BrokerConfig,
+        core: CoreId,
+        cores: usize,
+    ) {
+        let defaults_changed = self.before.is_some_and(|before| {
+            before.default_configs() != self.after.default_configs()
+                || before.broker_configs(before.node_id())
+                    != self.after.broker_configs(self.after.node_id())
+        });
+        for topic in self.after.topics() {
+            let before = self.before.and_then(|before| before.topic_by_id(topic.id));
+            let same = before.is_some_and(|before| Arc::ptr_eq(before, topic));
+            if !same || defaults_changed {
+                lead_topic(topic, replicas, config, core, cores);
+            }
+        }
+        for log in self.gone(replicas) {
+            replicas.remove(log);
+        }
+    }
+
+    /// Logs that are here although no topic has them: of topics deleted since, or while this broker
+    /// was down.
+    fn gone(&self, replicas: &ReplicaManager) -> Vec<LogId> {
+        let gone = |id: &LogId| {
+            *id != placement::METADATA_LOG
+                && self
+                    .after
+                    .topic_by_id(crate::wire::codec::Uuid(id.topic))
+                    .is_none()
+        };
+        match self.before {
+            None => replicas.recovered_logs().into_iter().filter(gone).collect(),
+            Some(before) => before
+                .topics()
+                .flat_map(|topic| (0..topic.partitions.len()).map(|number| log_id(topic, number)))
+                .filter(|id| gone(id) && replicas.replica(*id).is_some())
+                .collect(),
+        }
+    }
+}
+
+fn log_id(topic: &TopicImage, partition: usize) -> LogId {
+    LogId {
+        topic: topic.id.0,
+        partition: partition as u32,
+    }
+}
+
+fn lead_topic(
+    topic: &TopicImage,
+    replicas: &Rc<ReplicaManager>,
+    config: &BrokerConfig,
+    core: CoreId,
+    cores: usize,
+) {
+    let settings = log_settings(topic, config);
+    let directories = replicas.directories().count();
+    for (number, partition) in topic.partitions.iter().enumerate() {
+        let log = log_id(topic, number);
+        if placement::owner(log, cores) != core {
+            continue;
+        }
+        let name = format!("{}-{number}", topic.name);
+        let directory = placement::directory(log, cores, directories);
+        replicas.lead(log, directory, &name, partition.leader_epoch, settings);
+    }
+}

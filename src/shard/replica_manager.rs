@@ -1,0 +1,470 @@
+//! The partitions of one core: creates and removes them as the metadata says, and does what
+//! requests ask of them.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::request::{
+    AppendPart, AppendedPart, DeleteRecordsPart, DirectoryState, EpochEndPart, FetchPart,
+    FetchedPart, FoundOffset, ListOffsetsPart, LogUsage, OffsetWanted, PartitionError, Promise,
+};
+use crate::log::log_directory::LogDirectory;
+use crate::log::partition_log::{LogError, LogSettings};
+use crate::log::position::{LogId, Offset};
+use crate::log::reader::Slices;
+use crate::partition::leader::EpochJudgement;
+use crate::partition::replica::{AppendRefusal, Placed, Replica};
+use crate::partition::turns::Turn;
+use crate::runtime::clock;
+use crate::runtime::disk;
+use crate::runtime::executor::{Queue, spawn};
+use crate::runtime::signal::{Promise as SlotPromise, Promised, Signal, promise};
+
+/// How often a data directory is asked for its free space.
+const SPACE_CHECK: Duration = Duration::from_secs(1);
+
+/// What appends find about a data directory.
+struct DirectorySlot {
+    directory: Rc<LogDirectory>,
+    is_full: Cell<bool>,
+}
+
+/// See the head of this file.
+pub struct ReplicaManager {
+    slots: Vec<DirectorySlot>,
+    replicas: RefCell<BTreeMap<LogId, Rc<Replica>>>,
+    reserve_bytes: u64,
+    decompressed_max_bytes: usize,
+}
+
+/// The result of one part of a request.
+pub type PartResult<T> = Result<T, PartitionError>;
+
+/// A part of an append: its replica and its place in the order, or why it has none.
+type Ordered = (AppendPart, PartResult<(Rc<Replica>, Turn)>);
+
+impl ReplicaManager {
+    /// A core with its data directories and no partitions yet.
+    #[must_use]
+    pub fn new(
+        directories: Vec<Rc<LogDirectory>>,
+        reserve_bytes: u64,
+        decompressed_max_bytes: usize,
+        retention_check_ms: u64,
+    ) -> Rc<ReplicaManager> {
+        let slot = |directory| DirectorySlot {
+            directory,
+            is_full: Cell::new(false),
+        };
+        let manager = Rc::new(ReplicaManager {
+            slots: directories.into_iter().map(slot).collect(),
+            replicas: RefCell::default(),
+            reserve_bytes,
+            decompressed_max_bytes,
+        });
+        spawn(Queue::Background, manager.clone().watch_space());
+        spawn(
+            Queue::Background,
+            manager.clone().keep_retention(retention_check_ms),
+        );
+        manager
+    }
+
+    /// The data directories of this core.
+    pub fn directories(&self) -> impl Iterator<Item = &Rc<LogDirectory>> {
+        self.slots.iter().map(|slot| &slot.directory)
+    }
+
+    /// Partitions of this core.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.replicas.borrow().len()
+    }
+
+    /// Whether this core has no partitions.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Logs that recovery found here.
+    #[must_use]
+    pub fn recovered_logs(&self) -> Vec<LogId> {
+        self.directories()
+            .flat_map(|directory| directory.logs())
+            .map(|log| log.id())
+            .collect()
+    }
+
+    /// Leads a partition: opens its log, or creates it in data directory `directory`.
+    pub fn lead(
+        &self,
+        log: LogId,
+        directory: usize,
+        name: &str,
+        epoch: i32,
+        settings: LogSettings,
+    ) {
+        if let Some(replica) = self.replica(log) {
+            replica.set_leader_epoch(epoch);
+            replica.log().set_settings(settings);
+            return;
+        }
+        let found = self.directories().find_map(|directory| directory.log(log));
+        let opened = match found {
+            Some(opened) => {
+                opened.set_settings(settings);
+                opened
+            }
+            None => self.slots[directory]
+                .directory
+                .create_log(log, name, settings),
+        };
+        self.replicas
+            .borrow_mut()
+            .insert(log, Rc::new(Replica::new(opened, epoch)));
+    }
+
+    /// Removes a partition and its records; the files go in the background.
+    pub fn remove(self: &Rc<Self>, log: LogId) {
+        let removed = self.replicas.borrow_mut().remove(&log);
+        let owner = self
+            .directories()
+            .find(|directory| directory.log(log).is_some())
+            .cloned();
+        if let Some(directory) = owner {
+            spawn(
+                Queue::Background,
+                async move { directory.delete_log(log).await },
+            );
+        }
+        if let Some(replica) = removed {
+            replica.grew();
+        }
+    }
+
+    /// A partition of this core.
+    #[must_use]
+    pub fn replica(&self, log: LogId) -> Option<Rc<Replica>> {
+        self.replicas.borrow().get(&log).cloned()
+    }
+
+    fn known(&self, log: LogId) -> PartResult<Rc<Replica>> {
+        self.replica(log).ok_or(PartitionError::Unknown)
+    }
+
+    /// A partition whose leader epoch a client knows.
+    fn led(&self, log: LogId, clients_epoch: i32) -> PartResult<Rc<Replica>> {
+        let replica = self.known(log)?;
+        match replica.judge_epoch(clients_epoch) {
+            EpochJudgement::Current => Ok(replica),
+            EpochJudgement::Fenced => Err(PartitionError::FencedLeaderEpoch),
+            EpochJudgement::Unknown => Err(PartitionError::UnknownLeaderEpoch),
+        }
+    }
+
+    /// Starts appending: the order is fixed on return, the answer comes when `until` holds.
+    #[must_use]
+    pub fn start_append(
+        self: &Rc<Self>,
+        parts: Vec<AppendPart>,
+        until: Promise,
+    ) -> Promised<Vec<PartResult<AppendedPart>>> {
+        let order = |part: AppendPart| {
+            let replica = self
+                .known(part.log)
+                .and_then(|replica| self.appendable(replica));
+            let ordered = replica.map(|replica| {
+                let turn = replica.take_turn();
+                (replica, turn)
+            });
+            (part, ordered)
+        };
+        let ordered: Vec<Ordered> = parts.into_iter().map(order).collect();
+        let (done, answer) = promise();
+        spawn(Queue::Ack, append(ordered, until, done));
+        answer
+    }
+
+    fn appendable(&self, replica: Rc<Replica>) -> PartResult<Rc<Replica>> {
+        let id = replica.log().id();
+        let full = |slot: &DirectorySlot| slot.is_full.get() && slot.directory.log(id).is_some();
+        if self.slots.iter().any(full) {
+            Err(PartitionError::DiskFull)
+        } else {
+            Ok(replica)
+        }
+    }
+
+    /// Reads what is there now, in the order of the parts, until `max_bytes`.
+    pub async fn read(&self, parts: &[FetchPart], max_bytes: usize) -> Vec<FetchedPart> {
+        let mut left = max_bytes;
+        let mut nothing_yet = true;
+        let mut fetched = Vec::with_capacity(parts.len());
+        for part in parts {
+            let most = left.min(part.max_bytes);
+            let answer = self.read_part(part, most, nothing_yet).await;
+            left = left.saturating_sub(answer.size_bytes);
+            nothing_yet &= answer.size_bytes == 0;
+            fetched.push(answer);
+        }
+        fetched
+    }
+
+    async fn read_part(&self, part: &FetchPart, most: usize, whole_first: bool) -> FetchedPart {
+        let replica = match self.led(part.log, part.current_leader_epoch) {
+            Ok(replica) => replica,
+            Err(error) => return FetchedPart::failed(part.log, error),
+        };
+        let mut answer = FetchedPart {
+            log: part.log,
+            error: None,
+            high_watermark: replica.high_watermark().0,
+            last_stable_offset: replica.high_watermark().0,
+            log_start_offset: replica.log().start_offset().0,
+            leader_epoch: replica.leader_epoch(),
+            diverging: diverging(&replica, part),
+            slices: Slices::new(),
+            size_bytes: 0,
+        };
+        if answer.diverging.is_some() {
+            return answer;
+        }
+        match replica.read(Offset(part.offset), most, whole_first).await {
+            Ok(run) => {
+                answer.size_bytes = run.size_bytes;
+                answer.slices = run.slices;
+                answer
+            }
+            Err(error) => FetchedPart {
+                leader_epoch: answer.leader_epoch,
+                ..FetchedPart::failed(part.log, unreadable(error))
+            },
+        }
+    }
+
+    /// Waits until one of the partitions has a high watermark above the one named with it, or does
+    /// not serve any more.
+    pub async fn grown_beyond(&self, seen: &[(LogId, i64)]) {
+        let grown = Rc::new(Signal::default());
+        loop {
+            let wait = grown.raised();
+            for (log, seen) in seen {
+                let Some(replica) = self.replica(*log) else {
+                    return;
+                };
+                if replica.high_watermark().0 > *seen || replica.log().healthy().is_err() {
+                    return;
+                }
+                replica.watch(&grown);
+            }
+            wait.await;
+        }
+    }
+
+    /// Finds one offset.
+    pub async fn list_offset(&self, part: &ListOffsetsPart) -> PartResult<FoundOffset> {
+        let replica = self.led(part.log, part.current_leader_epoch)?;
+        replica.log().healthy().map_err(unreadable)?;
+        let limit = self.decompressed_max_bytes;
+        let at = |offset: i64| FoundOffset {
+            timestamp_ms: -1,
+            offset,
+            leader_epoch: match replica.epoch_of(offset) {
+                -1 => replica.leader_epoch(),
+                epoch => epoch,
+            },
+        };
+        let found = match part.wanted {
+            OffsetWanted::Latest => return Ok(at(replica.high_watermark().0)),
+            OffsetWanted::Earliest => return Ok(at(replica.log().start_offset().0)),
+            OffsetWanted::MaxTimestamp => replica.latest_in_time(limit).await,
+            OffsetWanted::Timestamp(timestamp_ms) => replica.first_at(timestamp_ms, limit).await,
+        };
+        Ok(match found.map_err(unreadable)? {
+            Some(record) => FoundOffset {
+                timestamp_ms: record.timestamp_ms,
+                offset: record.offset,
+                leader_epoch: replica.epoch_of(record.offset),
+            },
+            None => FoundOffset {
+                timestamp_ms: -1,
+                offset: -1,
+                leader_epoch: -1,
+            },
+        })
+    }
+
+    /// Where an epoch ends.
+    pub fn epoch_end(&self, part: &EpochEndPart) -> PartResult<(i32, i64)> {
+        let replica = self.led(part.log, part.current_leader_epoch)?;
+        replica.log().healthy().map_err(unreadable)?;
+        Ok(replica.epoch_end(part.leader_epoch))
+    }
+
+    /// Moves the log start; the new one.
+    pub async fn delete_records(&self, part: &DeleteRecordsPart) -> PartResult<i64> {
+        let replica = self.known(part.log)?;
+        replica.log().healthy().map_err(unreadable)?;
+        let high_watermark = replica.high_watermark();
+        let to = if part.offset == -1 {
+            high_watermark
+        } else {
+            Offset(part.offset)
+        };
+        if to.0 < 0 || to > high_watermark {
+            return Err(PartitionError::OffsetOutOfRange);
+        }
+        replica.log().advance_start(to).await.map_err(unreadable)?;
+        Ok(replica.log().start_offset().0)
+    }
+
+    /// What the partitions of this core take.
+    #[must_use]
+    pub fn usage(&self) -> Vec<LogUsage> {
+        let mut usage = Vec::new();
+        for (directory, slot) in self.slots.iter().enumerate() {
+            for log in slot.directory.logs() {
+                usage.push(LogUsage {
+                    log: log.id(),
+                    directory,
+                    size_bytes: log.size_bytes(),
+                });
+            }
+        }
+        usage
+    }
+
+    /// The state of the data directories as this core sees them.
+    pub async fn directory_states(&self) -> Vec<DirectoryState> {
+        let mut states = Vec::new();
+        for directory in self.directories() {
+            let path = directory.path();
+            let space = disk::space(path).await.ok();
+            states.push(DirectoryState {
+                path: path.display().to_string(),
+                total_bytes: space.map_or(-1, |space| space.total_bytes.cast_signed()),
+                usable_bytes: space.map_or(-1, |space| space.free_bytes.cast_signed()),
+                offline: directory.journal().failure().is_some(),
+            });
+        }
+        states
+    }
+
+    /// Flushes everything and empties the journals. Nothing may be appended any more.
+    pub async fn shut_down(&self) {
+        for directory in self.directories() {
+            directory.shut_down().await;
+        }
+    }
+
+    /// Deletes old segments, one partition after the other.
+    async fn keep_retention(self: Rc<Self>, check_ms: u64) {
+        loop {
+            clock::sleep(Duration::from_millis(check_ms)).await;
+            let replicas: Vec<Rc<Replica>> = self.replicas.borrow().values().cloned().collect();
+            for replica in replicas {
+                if let Err(error) = replica.log().retain(clock::wall_ms()).await
+                    && error != LogError::Deleted
+                {
+                    tracing::warn!(log = %replica.log().directory_name(), %error, "retention");
+                }
+            }
+        }
+    }
+
+    /// Keeps the reserve: appends stop before the disk is full, and go on when there is space.
+    async fn watch_space(self: Rc<Self>) {
+        loop {
+            for slot in &self.slots {
+                let path = slot.directory.path();
+                let Ok(space) = disk::space(path).await else {
+                    continue;
+                };
+                let is_full = space.free_bytes < self.reserve_bytes;
+                if slot.is_full.replace(is_full) != is_full {
+                    tracing::warn!(directory = %path.display(), free_bytes = space.free_bytes,
+                        reserve_bytes = self.reserve_bytes, is_full, "space of a data directory");
+                }
+            }
+            clock::sleep(SPACE_CHECK).await;
+        }
+    }
+}
+
+/// Appends part after part, each in its turn, and keeps the promise.
+async fn append(
+    ordered: Vec<Ordered>,
+    until: Promise,
+    done: SlotPromise<Vec<PartResult<AppendedPart>>>,
+) {
+    let mut placed = Vec::with_capacity(ordered.len());
+    for (part, ordered) in ordered {
+        placed.push(match ordered {
+            Ok((replica, turn)) => replica
+                .append(turn, &part.header, &part.payload)
+                .await
+                .map(|place| (replica, place))
+                .map_err(refused),
+            Err(error) => Err(error),
+        });
+    }
+    let answer = |placed: &PartResult<(Rc<Replica>, Placed)>| match placed {
+        Ok((replica, place)) => Ok(AppendedPart {
+            base_offset: place.base_offset.0,
+            log_start_offset: replica.log().start_offset().0,
+            duplicate: place.duplicate,
+        }),
+        Err(error) => Err(error.clone()),
+    };
+    let mut done = Some(done);
+    if until == Promise::Enqueued
+        && let Some(done) = done.take()
+    {
+        done.keep(placed.iter().map(answer).collect());
+    }
+    // With one replica, flushed is committed.
+    for placed in &mut placed {
+        let Ok((replica, place)) = placed else {
+            continue;
+        };
+        let committed = replica.committed(place.end).await;
+        replica.grew();
+        if let Err(error) = committed {
+            *placed = Err(unreadable(error));
+        }
+    }
+    if let Some(done) = done {
+        done.keep(placed.iter().map(answer).collect());
+    }
+}
+
+/// KIP-320: where the client's log and this one part, if the client's last epoch ended earlier here.
+fn diverging(replica: &Replica, part: &FetchPart) -> Option<(i32, i64)> {
+    if part.last_fetched_epoch < 0 {
+        return None;
+    }
+    let (epoch, end) = replica.epoch_end(part.last_fetched_epoch);
+    let apart = epoch < part.last_fetched_epoch || end < part.offset;
+    (apart && epoch >= 0).then_some((epoch, end))
+}
+
+fn refused(refusal: AppendRefusal) -> PartitionError {
+    match refusal {
+        AppendRefusal::Log(error) => unreadable(error),
+        AppendRefusal::OutOfOrderSequence => PartitionError::OutOfOrderSequence,
+        AppendRefusal::InvalidProducerEpoch => PartitionError::InvalidProducerEpoch,
+        AppendRefusal::TooLarge => PartitionError::BatchTooLarge,
+    }
+}
+
+fn unreadable(error: LogError) -> PartitionError {
+    match error {
+        LogError::Offline(reason) => PartitionError::Storage(reason.to_string()),
+        LogError::Deleted => PartitionError::Unknown,
+        LogError::NoSpace => PartitionError::DiskFull,
+        LogError::OutOfRange { .. } => PartitionError::OffsetOutOfRange,
+    }
+}
