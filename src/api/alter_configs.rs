@@ -7,7 +7,8 @@
 use std::borrow::Cow;
 use std::rc::Rc;
 
-use super::call::{Call, Handled, check_count};
+use super::call::{Call, Handled};
+use super::describe_configs::{Refusal, too_many};
 use super::dispatch::Api;
 use super::error_mapping::{control_code, control_message, controller_code};
 use crate::cluster::controller::{
@@ -44,23 +45,27 @@ impl Answer {
 pub(super) async fn handle_replacing(api: Rc<Api>, call: Call) -> Handled {
     let request: alter_configs::AlterConfigsRequest<'_> = call.request()?;
     let most = api.router.config().limits.topics_per_request_max;
-    check_count(request.resources.len(), most)?;
-    let planned = request.resources.iter().map(|resource| {
-        let configs = resource.configs.iter().map(|config| {
-            let value = config.value.as_deref().map(str::to_string);
-            (config.name.to_string(), value)
+    let planned = request
+        .resources
+        .iter()
+        .enumerate()
+        .map(|(index, resource)| {
+            let configs = resource.configs.iter().map(|config| {
+                let value = config.value.as_deref().map(str::to_string);
+                (config.name.to_string(), value)
+            });
+            let replacement =
+                resource_of(resource.resource_type, &resource.resource_name, index, most);
+            let replacement = replacement.map(|resource| ConfigReplacement {
+                resource,
+                configs: configs.collect(),
+            });
+            (
+                resource.resource_type,
+                resource.resource_name.to_string(),
+                replacement,
+            )
         });
-        let replacement = resource_of(resource.resource_type, &resource.resource_name);
-        let replacement = replacement.map(|resource| ConfigReplacement {
-            resource,
-            configs: configs.collect(),
-        });
-        (
-            resource.resource_type,
-            resource.resource_name.to_string(),
-            replacement,
-        )
-    });
     let answers = decided(&api, planned.collect(), |replacements| {
         Command::ReplaceConfigs {
             replacements,
@@ -86,31 +91,34 @@ pub(super) async fn handle_replacing(api: Rc<Api>, call: Call) -> Handled {
 pub(super) async fn handle_incremental(api: Rc<Api>, call: Call) -> Handled {
     let request: incremental_alter_configs::IncrementalAlterConfigsRequest<'_> = call.request()?;
     let most = api.router.config().limits.topics_per_request_max;
-    check_count(request.resources.len(), most)?;
-    let planned = request.resources.iter().map(|resource| {
-        let changes = resource.configs.iter().map(|config| {
-            let operation = ConfigOperation::from_code(config.config_operation);
-            let operation = operation.ok_or_else(|| {
-                let code = config.config_operation;
-                (
-                    ErrorCode::InvalidRequest,
-                    format!("Unknown config operation {code}"),
-                )
-            })?;
-            let value = config.value.as_deref().map(str::to_string);
-            Ok((config.name.to_string(), operation, value))
+    let planned = request
+        .resources
+        .iter()
+        .enumerate()
+        .map(|(index, resource)| {
+            let changes = resource.configs.iter().map(|config| {
+                let operation = ConfigOperation::from_code(config.config_operation);
+                let operation = operation.ok_or_else(|| {
+                    let code = config.config_operation;
+                    (
+                        ErrorCode::InvalidRequest,
+                        format!("Unknown config operation {code}"),
+                    )
+                })?;
+                let value = config.value.as_deref().map(str::to_string);
+                Ok((config.name.to_string(), operation, value))
+            });
+            let target = resource_of(resource.resource_type, &resource.resource_name, index, most);
+            let alteration = target.and_then(|resource| {
+                let changes = changes.collect::<Result<Vec<_>, _>>()?;
+                Ok(ConfigAlteration { resource, changes })
+            });
+            (
+                resource.resource_type,
+                resource.resource_name.to_string(),
+                alteration,
+            )
         });
-        let target = resource_of(resource.resource_type, &resource.resource_name);
-        let alteration = target.and_then(|resource| {
-            let changes = changes.collect::<Result<Vec<_>, _>>()?;
-            Ok(ConfigAlteration { resource, changes })
-        });
-        (
-            resource.resource_type,
-            resource.resource_name.to_string(),
-            alteration,
-        )
-    });
     let answers = decided(&api, planned.collect(), |alterations| {
         Command::AlterConfigs {
             alterations,
@@ -135,8 +143,14 @@ pub(super) async fn handle_incremental(api: Rc<Api>, call: Call) -> Handled {
     ))
 }
 
-fn resource_of(resource_type: i8, name: &str) -> Result<ConfigResource, (ErrorCode, String)> {
+fn resource_of(
+    resource_type: i8,
+    name: &str,
+    index: usize,
+    most: usize,
+) -> Result<ConfigResource, Refusal> {
     match resource_type {
+        _ if index >= most => Err(too_many(most)),
         TOPIC => Ok(ConfigResource::Topic(name.to_string())),
         BROKER => Ok(ConfigResource::Broker(name.to_string())),
         _ => {

@@ -10,7 +10,7 @@ use std::borrow::Cow;
 use std::rc::Rc;
 
 use super::alter_configs::{BROKER, TOPIC};
-use super::call::{Call, Handled, check_count};
+use super::call::{Call, Handled};
 use super::dispatch::Api;
 use crate::cluster::image::MetadataImage;
 use crate::cluster::topic_name;
@@ -29,21 +29,33 @@ const WITHOUT_SETTINGS: [i8; 3] = [8, 16, 32];
 pub(super) async fn handle(api: Rc<Api>, call: Call) -> Handled {
     let request: DescribeConfigsRequest<'_> = call.request()?;
     let (image, config) = (api.router.image(), api.router.config());
-    check_count(
-        request.resources.len(),
-        config.limits.topics_per_request_max,
-    )?;
-    let described = request.resources.iter().map(|resource| {
-        let entries = entries(&image, &config, resource);
-        result(&request, resource, entries)
-    });
+    let most = config.limits.topics_per_request_max;
+    let described = request
+        .resources
+        .iter()
+        .enumerate()
+        .map(|(index, resource)| {
+            let entries = if index < most {
+                entries(&image, &config, resource)
+            } else {
+                Err(too_many(most))
+            };
+            result(&request, resource, entries)
+        });
     Ok(call.reply(&DescribeConfigsResponse {
         results: described.collect(),
         ..DescribeConfigsResponse::default()
     }))
 }
 
-type Refusal = (ErrorCode, String);
+pub(super) type Refusal = (ErrorCode, String);
+
+/// Why resources beyond the limit are not looked at.
+pub(super) fn too_many(most: usize) -> Refusal {
+    let message =
+        format!("One request names at most {most} resources (limits.topics_per_request_max)");
+    (ErrorCode::PolicyViolation, message)
+}
 
 fn entries(
     image: &MetadataImage,

@@ -11,8 +11,8 @@ use std::rc::Rc;
 use super::call::{Call, Handled, check_count};
 use super::dispatch::Api;
 use crate::cluster::image::MetadataImage;
-use crate::shard::request::LogUsage;
 use crate::shard::request::DirectoryState;
+use crate::shard::request::LogUsage;
 use crate::wire::codec::Uuid;
 use crate::wire::error_code::ErrorCode;
 use crate::wire::messages::describe_log_dirs::{

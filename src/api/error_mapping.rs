@@ -4,8 +4,8 @@
 //! consumer throws for a code it does not expect in a Fetch. UNKNOWN_SERVER_ERROR is in none.
 
 use crate::cluster::controller_error::ControllerError;
-use crate::shard::request::PartitionError;
 use crate::shard::request::ControlFailure;
+use crate::shard::request::PartitionError;
 use crate::wire::error_code::ErrorCode;
 
 /// First Fetch whose client knows KAFKA_STORAGE_ERROR.

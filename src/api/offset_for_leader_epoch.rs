@@ -13,7 +13,7 @@ use crate::shard::request::{EpochEndPart, log_of};
 use crate::wire::error_code::ErrorCode;
 use crate::wire::messages::offset_for_leader_epoch::{
     EpochEndOffset, OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse,
-    OffsetForLeaderTopicResult,
+    OffsetForLeaderPartition, OffsetForLeaderTopicResult,
 };
 
 /// Answers an OffsetForLeaderEpoch.
@@ -46,7 +46,7 @@ pub(super) async fn handle(api: Rc<Api>, call: Call) -> Handled {
                     .expect("one result per part")
                     .map_err(|error| read_code(&error)),
             };
-            answer(asked.partition, result)
+            answer(asked, result)
         });
         topics.push(OffsetForLeaderTopicResult {
             partitions: partitions.collect(),
@@ -59,12 +59,17 @@ pub(super) async fn handle(api: Rc<Api>, call: Call) -> Handled {
     }))
 }
 
-fn answer(partition: i32, result: Result<(i32, i64), ErrorCode>) -> EpochEndOffset {
+fn answer(
+    asked: &OffsetForLeaderPartition,
+    result: Result<(i32, i64), ErrorCode>,
+) -> EpochEndOffset {
     let empty = EpochEndOffset {
-        partition,
+        partition: asked.partition,
         ..EpochEndOffset::default()
     };
     match result {
+        // Whoever has no epoch yet is told of none.
+        Ok(_) if asked.leader_epoch < 0 => empty,
         Ok((leader_epoch, end_offset)) => EpochEndOffset {
             leader_epoch,
             end_offset,
@@ -74,5 +79,34 @@ fn answer(partition: i32, result: Result<(i32, i64), ErrorCode>) -> EpochEndOffs
             error_code: code.code(),
             ..empty
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_epoch_has_no_end() {
+        let told = |leader_epoch, result| {
+            let asked = OffsetForLeaderPartition {
+                partition: 4,
+                leader_epoch,
+                ..OffsetForLeaderPartition::default()
+            };
+            let end = answer(&asked, result);
+            (
+                end.partition,
+                end.error_code,
+                end.leader_epoch,
+                end.end_offset,
+            )
+        };
+        assert_eq!(told(2, Ok((1, 9))), (4, 0, 1, 9));
+        assert_eq!(told(-1, Ok((-1, 0))), (4, 0, -1, -1));
+        assert_eq!(
+            told(-1, Err(ErrorCode::UnknownLeaderEpoch)),
+            (4, 75, -1, -1)
+        );
     }
 }
