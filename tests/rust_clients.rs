@@ -128,7 +128,9 @@ fn librdkafka_looks_offsets_up_and_waits_for_more() {
     create(&broker, "waits");
     let consumer: BaseConsumer = client_config(&broker)
         .set("group.id", "unused")
-        .set("fetch.wait.max.ms", "5000")
+        // There is no group to leave, and librdkafka waits that long for one at its end.
+        .set("session.timeout.ms", "2000")
+        .set("heartbeat.interval.ms", "500")
         .create()
         .expect("a consumer");
     let mut list = TopicPartitionList::new();
