@@ -25,6 +25,8 @@ pub mod cluster;
 
 // The simulated network comes with the cluster; until then the simulation ends at the log.
 #[cfg(not(feature = "sim"))]
+pub mod admin;
+#[cfg(not(feature = "sim"))]
 pub mod net;
 pub mod partition;
 #[cfg(not(feature = "sim"))]
