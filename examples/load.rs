@@ -23,7 +23,9 @@ const TOPIC: &str = "load";
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     let number = |index: usize, default: u64| {
-        arguments.get(index).map_or(default, |text| text.parse().expect("a number"))
+        arguments
+            .get(index)
+            .map_or(default, |text| text.parse().expect("a number"))
     };
     let address = arguments.get(1).expect("HOST:PORT of the broker").clone();
     let pid = number(2, 0);
@@ -39,8 +41,10 @@ fn main() {
             std::thread::spawn(move || produce(&address, partition, batch_bytes, deadline))
         })
         .collect();
-    let requests: u64 =
-        workers.into_iter().map(|worker| worker.join().expect("no broken connection")).sum();
+    let requests: u64 = workers
+        .into_iter()
+        .map(|worker| worker.join().expect("no broken connection"))
+        .sum();
     let elapsed = started.elapsed().as_secs_f64();
     let cpu = cpu_seconds(pid) - cpu_before;
     let bytes = requests as f64 * batch_bytes as f64;
@@ -88,7 +92,10 @@ fn produce(address: &str, partition: i32, batch_bytes: usize, deadline: Instant)
         state ^= state << 17;
         state.to_le_bytes()
     };
-    let value: Vec<u8> = (0..batch_bytes / 8 + 1).flat_map(|_| next()).take(batch_bytes).collect();
+    let value: Vec<u8> = (0..batch_bytes / 8 + 1)
+        .flat_map(|_| next())
+        .take(batch_bytes)
+        .collect();
     let mut builder = BatchBuilder::new(BatchOptions::default());
     builder.append(1_700_000_000_000, None, Some(&value), [].into_iter());
     let batch = builder.finish();
