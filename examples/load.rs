@@ -101,7 +101,7 @@ fn produce(address: &str, partition: i32, batch_bytes: usize, deadline: Instant)
     let batch = builder.finish();
     let data = produce::PartitionProduceData {
         index: partition,
-        records: Records::Bytes((&batch[..]).into()),
+        records: Records::Bytes(&batch),
     };
     let topic = produce::TopicProduceData {
         name: TOPIC.into(),

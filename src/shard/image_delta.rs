@@ -44,7 +44,7 @@ pub(super) fn log_settings(topic: &TopicImage, config: &BrokerConfig) -> LogSett
     });
     LogSettings {
         segment_bytes: resolved.segment_bytes as u64,
-        segment_ms: resolved.segment_ms as i64,
+        segment_ms: resolved.segment_ms,
         index_interval_bytes: resolved.index_interval_bytes as u64,
         retention_ms: resolved
             .cleanup_policy
