@@ -48,9 +48,9 @@ check: setup
 	@$(call step,lints)
 	@cargo clippy --workspace --all-targets -- -D warnings
 	@$(call step,lints with the simulated runtime)
-	@cargo clippy --features sim --lib --tests -- -D warnings
+	@cargo clippy --features sim --lib --profile test -- -D warnings
 	@$(call step,lints with loom)
-	@cargo clippy --features loom --lib --tests -- -D warnings
+	@cargo clippy --features loom --lib --profile test -- -D warnings
 	@$(call step,tidy)
 	@cargo test --test tidy
 

@@ -18,7 +18,6 @@ use percolog::wire::messages::{create_topics, produce};
 use percolog::wire::record_batch_builder::{BatchBuilder, BatchOptions};
 
 const IN_FLIGHT: usize = 5;
-const TOPIC: &str = "load";
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
@@ -32,13 +31,14 @@ fn main() {
     let batch_bytes = number(3, 1 << 20) as usize;
     let connections = number(4, 1) as i32;
     let seconds = number(5, 10);
-    create_topic(&address, connections);
+    let topic = format!("load-{}", std::process::id());
+    create_topic(&address, &topic, connections);
     let (cpu_before, started) = (cpu_seconds(pid), Instant::now());
     let deadline = started + Duration::from_secs(seconds);
     let workers: Vec<_> = (0..connections)
         .map(|partition| {
-            let address = address.clone();
-            std::thread::spawn(move || produce(&address, partition, batch_bytes, deadline))
+            let (address, topic) = (address.clone(), topic.clone());
+            std::thread::spawn(move || produce(&address, &topic, partition, batch_bytes, deadline))
         })
         .collect();
     let requests: u64 = workers
@@ -57,9 +57,9 @@ fn main() {
     );
 }
 
-fn create_topic(address: &str, partitions: i32) {
+fn create_topic(address: &str, name: &str, partitions: i32) {
     let topic = create_topics::CreatableTopic {
-        name: TOPIC.into(),
+        name: name.into(),
         num_partitions: partitions,
         replication_factor: 1,
         configs: vec![create_topics::CreatableTopicConfig {
@@ -81,7 +81,13 @@ fn create_topic(address: &str, partitions: i32) {
 }
 
 /// Requests acknowledged until the deadline.
-fn produce(address: &str, partition: i32, batch_bytes: usize, deadline: Instant) -> u64 {
+fn produce(
+    address: &str,
+    name: &str,
+    partition: i32,
+    batch_bytes: usize,
+    deadline: Instant,
+) -> u64 {
     let mut stream = TcpStream::connect(address).expect("the broker listens");
     stream.set_nodelay(true).expect("a socket");
     // Bytes that no codec and no cache line has seen twice in a row.
@@ -104,7 +110,7 @@ fn produce(address: &str, partition: i32, batch_bytes: usize, deadline: Instant)
         records: Records::Bytes(&batch),
     };
     let topic = produce::TopicProduceData {
-        name: TOPIC.into(),
+        name: name.into(),
         partition_data: vec![data],
         ..Default::default()
     };

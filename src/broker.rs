@@ -402,7 +402,7 @@ async fn start_core(
         router.ready().await;
         bind(shared, false)?
     };
-    let api = Rc::new(Api::new(router.clone()));
+    let api = Api::new(router.clone(), shared.cores);
     let net = NetCore::start(
         net_limits(shared),
         shared.connection_limits.clone(),
