@@ -43,7 +43,7 @@ pub(super) fn log_settings(topic: &TopicImage, config: &BrokerConfig) -> LogSett
             .expect("the broker's own defaults were checked at start")
     });
     // Topics created together do not roll together; Kafka draws the share anew at every roll.
-    let jitter_ms = match resolved.segment_jitter_ms as i64 {
+    let jitter_ms = match resolved.segment_jitter_ms {
         0 => 0,
         most => i64::from(crc32c::crc32c(&topic.id.0)) % most,
     };
