@@ -107,7 +107,7 @@ fn produce(
     let batch = builder.finish();
     let data = produce::PartitionProduceData {
         index: partition,
-        records: Records::Bytes((&batch[..]).into()),
+        records: Records::Bytes(&batch),
     };
     let topic = produce::TopicProduceData {
         name: name.into(),

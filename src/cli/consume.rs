@@ -80,9 +80,7 @@ pub(crate) struct ConsumeArguments {
 /// Runs the command.
 pub(crate) fn run(arguments: &ConsumeArguments) -> Result<(), Failure> {
     if arguments.group.is_some() {
-        return Err(Failure::Unavailable(
-            "consume --group (groups are; read partitions without it)".to_owned(),
-        ));
+        return Err(Failure::Unavailable("consume --group".to_owned()));
     }
     let format = match (&arguments.format, arguments.client.output) {
         (Some(_), OutputFormat::Json) => {

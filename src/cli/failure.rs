@@ -131,7 +131,7 @@ impl fmt::Display for Failure {
                 write!(f, "cannot talk to the broker at {address}: {reason}")
             }
             Failure::Protocol { address, reason } => {
-                write!(f, "the broker at {address} answered wrongly: {reason}")
+                write!(f, "{address}: {reason}")
             }
             Failure::OutputClosed => f.write_str("stdout was closed"),
         }

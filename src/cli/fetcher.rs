@@ -266,9 +266,10 @@ impl Fetcher {
             let Some(position) = self.positions.get_mut(&partition) else {
                 continue;
             };
-            let out_of_range = (code == ErrorCode::OffsetOutOfRange.code()).then(|| {
-                let (start, end) = range;
-                format!("offset {} is not within {start} to {end}", position.next)
+            let out_of_range = (code == ErrorCode::OffsetOutOfRange.code()).then(|| match range {
+                // Kafka itself does not say beside the error what it has.
+                (..0, _) | (_, ..0) => format!("the partition has no offset {}", position.next),
+                (start, end) => format!("offset {} is not within {start} to {end}", position.next),
             });
             if let Err(failure) = Failure::check(&subject, code, out_of_range.as_deref()) {
                 trouble = Some(failure);

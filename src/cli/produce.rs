@@ -274,7 +274,8 @@ fn summary(
     let seconds = elapsed.as_secs_f64().max(0.001);
     let (records_per_second, bytes_per_second) = (records as f64 / seconds, bytes as f64 / seconds);
     output::note(&format!(
-        "{records} records {}, {} read in {seconds:.2} s: {records_per_second:.0} records/s, {}/s",
+        "{records} record{} {}, {} read in {seconds:.2} s: {records_per_second:.0} records/s, {}/s",
+        if records == 1 { "" } else { "s" },
         match arguments.acks {
             Acks::None => "sent",
             Acks::Leader | Acks::All => "acknowledged",

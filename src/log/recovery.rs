@@ -121,7 +121,7 @@ pub fn recover(
         replay.begin(checkpoint.logs);
         for group in taken {
             summary.groups += 1;
-            apply_group(&mut replay, &files, &group)?;
+            apply_group(&mut replay, &files, group)?;
         }
     }
     let (logs, restored_bytes) = replay.restore(directory).map_err(at(directory))?;

@@ -14,23 +14,23 @@ use percolog::wire::messages::{create_topics, metadata, produce};
 use percolog::wire::record_batch_builder::{BatchBuilder, BatchOptions};
 
 /// Long enough for a slow machine; a test that waits this long has failed.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running broker; killed when dropped.
-pub struct Broker {
+pub(crate) struct Broker {
     child: Child,
     /// Where clients connect.
-    pub address: SocketAddr,
+    pub(crate) address: SocketAddr,
 }
 
 impl Broker {
     /// Starts a broker on its own ports and waits until it is ready.
-    pub fn start(data: &Path, arguments: &[&str]) -> Broker {
+    pub(crate) fn start(data: &Path, arguments: &[&str]) -> Broker {
         Broker::try_start(data, arguments).unwrap_or_else(|error| panic!("no broker: {error}"))
     }
 
     /// Starts a broker, or gives what it said on stderr.
-    pub fn try_start(data: &Path, arguments: &[&str]) -> Result<Broker, String> {
+    pub(crate) fn try_start(data: &Path, arguments: &[&str]) -> Result<Broker, String> {
         let mut child = command(data, arguments)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -53,18 +53,18 @@ impl Broker {
     }
 
     /// The process.
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// kill -9.
-    pub fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.child.kill().expect("still running");
         self.child.wait().expect("a child");
     }
 
     /// SIGTERM, and the exit code.
-    pub fn stop(mut self) -> Option<i32> {
+    pub(crate) fn stop(mut self) -> Option<i32> {
         let told = Command::new("kill")
             .arg(self.pid().to_string())
             .status()
@@ -74,7 +74,7 @@ impl Broker {
     }
 
     /// Resident memory in bytes.
-    pub fn resident_bytes(&self) -> u64 {
+    pub(crate) fn resident_bytes(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("runs");
         let line = status
             .lines()
@@ -90,7 +90,7 @@ impl Broker {
     }
 
     /// A new connection.
-    pub fn connect(&self) -> Client {
+    pub(crate) fn connect(&self) -> Client {
         Client::connect(self.address)
     }
 }
@@ -132,14 +132,14 @@ fn drain(mut stderr: ChildStderr) -> String {
 }
 
 /// One connection that speaks in our own messages.
-pub struct Client {
-    pub stream: TcpStream,
+pub(crate) struct Client {
+    pub(crate) stream: TcpStream,
     correlation_id: i32,
 }
 
 impl Client {
     /// Connects.
-    pub fn connect(address: SocketAddr) -> Client {
+    pub(crate) fn connect(address: SocketAddr) -> Client {
         let stream = TcpStream::connect(address).expect("the broker listens");
         stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
         stream.set_nodelay(true).expect("a socket");
@@ -150,7 +150,7 @@ impl Client {
     }
 
     /// Sends a request and gives its correlation id.
-    pub fn send<'a, R: Request<'a>>(&mut self, version: i16, request: &R) -> i32 {
+    pub(crate) fn send<'a, R: Request<'a>>(&mut self, version: i16, request: &R) -> i32 {
         self.correlation_id += 1;
         let mut writer = Writer::new();
         frame::encode_request(
@@ -167,7 +167,7 @@ impl Client {
     }
 
     /// Receives one frame without its length; None when the broker closed the connection.
-    pub fn receive(&mut self) -> Option<Vec<u8>> {
+    pub(crate) fn receive(&mut self) -> Option<Vec<u8>> {
         let mut length = [0; 4];
         if let Err(error) = self.stream.read_exact(&mut length) {
             use std::io::ErrorKind::{ConnectionReset, UnexpectedEof};
@@ -183,7 +183,7 @@ impl Client {
     }
 
     /// Sends a request and gives the frame of its answer.
-    pub fn ask<'a, R: Request<'a>>(&mut self, version: i16, request: &R) -> Vec<u8> {
+    pub(crate) fn ask<'a, R: Request<'a>>(&mut self, version: i16, request: &R) -> Vec<u8> {
         let sent = self.send(version, request);
         let frame = self.receive().expect("an answer");
         assert_eq!(frame[..4], sent.to_be_bytes(), "answers come in order");
@@ -191,7 +191,7 @@ impl Client {
     }
 
     /// Creates a topic.
-    pub fn create_topic(&mut self, name: &str, partitions: i32, configs: &[(&str, &str)]) {
+    pub(crate) fn create_topic(&mut self, name: &str, partitions: i32, configs: &[(&str, &str)]) {
         let config = |(name, value): &(&str, &str)| create_topics::CreatableTopicConfig {
             name: name.to_string().into(),
             value: Some(value.to_string().into()),
@@ -216,7 +216,7 @@ impl Client {
     }
 
     /// Whether the broker still answers.
-    pub fn is_served(&mut self) -> bool {
+    pub(crate) fn is_served(&mut self) -> bool {
         let request = metadata::MetadataRequest {
             topics: Some(Vec::new()),
             ..Default::default()
@@ -228,7 +228,7 @@ impl Client {
 }
 
 /// A batch with one record per value.
-pub fn batch(values: &[Vec<u8>]) -> Vec<u8> {
+pub(crate) fn batch(values: &[Vec<u8>]) -> Vec<u8> {
     let mut builder = BatchBuilder::new(BatchOptions::default());
     for value in values {
         builder.append(1_700_000_000_000, None, Some(value), [].into_iter());
@@ -237,7 +237,7 @@ pub fn batch(values: &[Vec<u8>]) -> Vec<u8> {
 }
 
 /// A Produce of one batch.
-pub fn produce_request<'a>(
+pub(crate) fn produce_request<'a>(
     topic: &'a str,
     partition: i32,
     acks: i16,
@@ -245,7 +245,7 @@ pub fn produce_request<'a>(
 ) -> produce::ProduceRequest<'a> {
     let data = produce::PartitionProduceData {
         index: partition,
-        records: Records::Bytes(batch.into()),
+        records: Records::Bytes(batch),
     };
     let topic = produce::TopicProduceData {
         name: topic.into(),
@@ -261,7 +261,7 @@ pub fn produce_request<'a>(
 }
 
 /// The error code and base offset of an answer to [`produce_request`].
-pub fn produced(frame: &[u8], version: i16) -> (i16, i64) {
+pub(crate) fn produced(frame: &[u8], version: i16) -> (i16, i64) {
     let (_, answer) =
         frame::decode_response_of::<produce::ProduceRequest>(frame, version).expect("an answer");
     let partition = &answer.responses[0].partition_responses[0];
@@ -269,6 +269,6 @@ pub fn produced(frame: &[u8], version: i16) -> (i16, i64) {
 }
 
 /// Bytes of a message without header and length.
-pub fn body<'a>(message: &impl Message<'a>, version: i16) -> Vec<u8> {
+pub(crate) fn body<'a>(message: &impl Message<'a>, version: i16) -> Vec<u8> {
     message.to_bytes(version)
 }

@@ -174,4 +174,9 @@ impl File {
     pub fn len(&self) -> io::Result<u64> {
         with_disk(|disk| Ok(disk.size(self.inode)))
     }
+
+    /// Whether the file has no bytes.
+    pub fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
 }

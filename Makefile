@@ -1,0 +1,85 @@
+# `make` lists the targets. Every target with a line "## name: what it does" below is in the list.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# One line before each step, so that the end of a long output says which step it belongs to.
+step = printf '\n== %s\n' "$(1)"
+
+.PHONY: help setup run cluster test test-clients check bench compare micro sanitize fuzz sim
+
+help:
+	@sed -n 's/^## \([a-z-]*\): /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do \
+	  printf '  make %-13s %s\n' "$$name" "$$text"; done
+
+## setup: checks toolchain and host, says what is missing and the command that installs it
+setup:
+	@tools/setup.sh
+
+## run: builds (release) and starts a broker: Kafka on 127.0.0.1:9092, admin on 127.0.0.1:9644, data in ./data
+run: setup
+	@cargo build --release --bin percolog
+	@exec target/release/percolog serve --data-dir ./data
+
+## cluster: three local brokers (not available yet)
+cluster:
+	@echo 'make cluster: not available yet: a broker is a cluster of one so far' >&2; exit 1
+
+## test: the whole test suite that needs no other language
+test: setup
+	@$(call step,unit and integration tests)
+	@cargo test --workspace
+	@$(call step,simulated runtime: power cuts and planted breaches)
+	@cargo test --features sim --lib
+	@$(call step,model checking of buffer and queue)
+	@cargo test --features loom --lib loom
+	@$(call step,all tests passed)
+
+## test-clients: foreign clients and Kafka's own classes; fetches what it needs
+test-clients: setup
+	@tests/clients/run.sh
+
+## check: format, lints, tidy
+check: setup
+	@$(call step,format)
+	@cargo fmt --all --check
+	@$(call step,lints)
+	@cargo clippy --workspace --all-targets -- -D warnings
+	@$(call step,lints with the simulated runtime)
+	@cargo clippy --features sim --lib --profile test -- -D warnings
+	@$(call step,lints with loom)
+	@cargo clippy --features loom --lib --profile test -- -D warnings
+	@$(call step,tidy)
+	@cargo test --test tidy
+
+## bench: the canonical workloads (not available yet)
+bench:
+	@echo 'make bench: not available yet: the load generator is to come' >&2; exit 1
+
+## compare: the same workloads against Apache Kafka 4.3.1 (not available yet)
+compare:
+	@echo 'make compare: not available yet: the load generator is to come' >&2; exit 1
+
+## micro: criterion benchmarks (not available yet)
+micro:
+	@echo 'make micro: not available yet: there are no benchmarks of functions so far' >&2; exit 1
+
+# The standard library is not instrumented, so that the nightly toolchain alone is enough.
+## sanitize: unit tests under the address sanitizer (nightly toolchain)
+sanitize:
+	@rustup run nightly rustc --version >/dev/null 2>&1 || { \
+	  echo 'make sanitize: the nightly toolchain is missing: rustup toolchain install nightly' >&2; exit 1; }
+	@target=$$(rustc -vV | sed -n 's/^host: //p'); \
+	RUSTFLAGS=-Zsanitizer=address ASAN_OPTIONS=detect_leaks=0 CARGO_TARGET_DIR=target/sanitize \
+	  cargo +nightly test --lib --target "$$target"
+
+## fuzz: fuzz targets for a bounded time (not available yet)
+fuzz:
+	@echo 'make fuzz: not available yet: hostile bytes are tried by property tests in make test' >&2; exit 1
+
+## sim: simulations; SEED=n repeats one, RUNS=n runs many
+sim:
+	@$(if $(SEED),PERCOLOG_SEED=$(SEED)) $(if $(RUNS),PERCOLOG_RUNS=$(RUNS)) \
+	  cargo test --features sim --lib power_cut -- --nocapture
