@@ -10,13 +10,22 @@ const codecs = [
   { name: 'zstd', type: CompressionTypes.ZSTD },
 ]
 
+// lz4js leaves the flag for independent blocks out, and Kafka refuses frames without it. A frame of
+// one block (at most 4 MiB, as here) is independent: set the flag, renew the header's checksum.
+function lz4Compress(bytes) {
+  const frame = Buffer.from(require('lz4js').compress(bytes))
+  frame[4] |= 0x20
+  frame[6] = (require('lz4js/xxh32.js').hash(0, frame, 4, 2) >> 8) & 0xff
+  return frame
+}
+
 async function registerCodecs() {
   const lz4 = require('lz4js')
   const zstd = require('@bokuweb/zstd-wasm')
   await zstd.init()
   CompressionCodecs[CompressionTypes.Snappy] = require('kafkajs-snappy')
   CompressionCodecs[CompressionTypes.LZ4] = () => ({
-    compress: async encoder => Buffer.from(lz4.compress(encoder.buffer)),
+    compress: async encoder => lz4Compress(encoder.buffer),
     decompress: async buffer => Buffer.from(lz4.decompress(buffer)),
   })
   CompressionCodecs[CompressionTypes.ZSTD] = () => ({
