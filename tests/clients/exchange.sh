@@ -44,7 +44,7 @@ read_with() { # CLIENT TOPIC...
   shift
   case $client in
     kcat) for topic in "$@"; do for partition in 0 1 2 3 4; do
-        kcat -C -q -b "$BOOTSTRAP" -t "$topic" -p $partition -o beginning -e -f '%t %p %o %k %h %s\n' || return 1
+        kcat -C -q -b "$BOOTSTRAP" -t "$topic" -p $partition -o beginning -e -X fetch.wait.max.ms=20 -f '%t %p %o %k %h %s\n' || return 1
       done; done ;;
     java) run_java Exchange read "$@" ;;
     python) "$PYTHON" "$CLIENTS/python/exchange.py" read "$@" ;;

@@ -71,7 +71,8 @@ install_java() {
   touch "$INSTALLED/java/.complete"
 }
 # Serial collector and first compiler only: these processes live for a second.
-run_java() { java -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Xmx512m -cp "$INSTALLED/java/classes:$JAVA_LIB/*" "$@"; }
+JVM="-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Xmx512m"
+run_java() { java $JVM -cp "$INSTALLED/java/classes:$JAVA_LIB/*" "$@"; }
 GO_CLIENT=$INSTALLED/go/client
 install_go() {
   mkdir -p "$INSTALLED/go"

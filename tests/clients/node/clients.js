@@ -22,6 +22,15 @@ async function check(name, body) {
   }
 }
 
+// Kafka answers an administrator before every broker has applied the change.
+async function eventually(condition, what) {
+  const deadline = Date.now() + 10000
+  while (!(await condition())) {
+    if (Date.now() > deadline) throw new Error(what)
+    await new Promise(resolve => setTimeout(resolve, 20))
+  }
+}
+
 async function createTopic(name, numPartitions) {
   const topic = `node-${name}-${runName}`
   assert.equal(await admin.createTopics({ waitForLeaders: true, topics: [{ topic, numPartitions, replicationFactor: 1 }] }), true)
@@ -119,12 +128,12 @@ async function main() {
   })
   await check('createPartitions', async () => {
     await admin.createPartitions({ topicPartitions: [{ topic, count: 12 }] })
-    const described = await admin.fetchTopicMetadata({ topics: [topic] })
-    assert.equal(described.topics[0].partitions.length, 12)
+    const partitions = async () => (await admin.fetchTopicMetadata({ topics: [topic] })).topics[0].partitions
+    await eventually(async () => (await partitions()).length === 12, 'not 12 partitions')
   })
   await check('deleteTopics', async () => {
     await admin.deleteTopics({ topics: [topic], timeout: 10000 })
-    assert.ok(!(await admin.listTopics()).includes(topic))
+    await eventually(async () => !(await admin.listTopics()).includes(topic), 'deleted topic is still listed')
   })
   await reader.disconnect()
   await admin.disconnect()

@@ -48,7 +48,7 @@ def produce(topic, records, partition=0, **settings):
         errors.append(error) if error else offsets.append(message.offset())
 
     for key, value, headers, timestamp in records:
-        producer.produce(topic, value, key, partition, delivered, timestamp, headers)
+        producer.produce(topic, value, key, partition, on_delivery=delivered, timestamp=timestamp, headers=headers or [])
         producer.poll(0)
     left = producer.flush(WAIT_S)
     if errors:
@@ -99,6 +99,16 @@ def assert_same(records, messages, first_offset=0):
         got = (message.offset(), message.key(), message.value(), message.headers(), message.timestamp()[1])
         wanted = (first_offset + index, key, value, headers, timestamp)
         assert got == wanted, f"record {index}: got {got}, wanted {wanted}"
+
+
+def eventually(condition, what):
+    """Kafka answers an administrator before every broker has applied the change."""
+    deadline = time.monotonic() + WAIT_S
+    waiter = consumer()
+    while not condition():
+        assert time.monotonic() < deadline, what
+        waiter.poll(0.02)
+    waiter.close()
 
 
 def refused(code, action):
@@ -296,7 +306,7 @@ def delete_and_create_again():
     produce(topic, sample("old", 50))
     admin.delete_topics([topic], operation_timeout=WAIT_S)[topic].result(WAIT_S)
     refused(KafkaError.UNKNOWN_TOPIC_OR_PART, lambda: admin.delete_topics([topic])[topic].result(WAIT_S))
-    assert topic not in admin.list_topics(timeout=WAIT_S).topics
+    eventually(lambda: topic not in admin.list_topics(timeout=WAIT_S).topics, "deleted topic is still listed")
     assert create("again", 1) == topic
     reader = consumer()
     assert reader.get_watermark_offsets(TopicPartition(topic, 0), timeout=WAIT_S) == (0, 0)
