@@ -107,7 +107,7 @@ equals "producer-perf-test: every record is there" 50000 "$(printf '%s\n' "$OUT"
 works "configs --add-config" $CONFIGS --alter --entity-type topics --entity-name "$topic" --add-config retention.ms=123456,max.message.bytes=2000
 until_contains "configs --describe" "retention.ms=123456" $CONFIGS --describe --entity-type topics --entity-name "$topic"
 contains "configs --describe, second" "max.message.bytes=2000" "$OUT"
-OUT=$(head -c 5000 /dev/zero | tr '\0' q | timeout 20 java $JVM -cp "$JAVA_LIB/*" $PRODUCER --topic "$topic" --timeout 20 2>&1)
+OUT=$(head -c 5000 /dev/zero | tr '\0' q | timeout 20 java $JVM -cp "$JAVA_LIB/*" $PRODUCER --topic "$topic" --sync 2>&1)
 contains "a record beyond max.message.bytes is refused" "RecordTooLargeException" "$OUT"
 works "configs --delete-config" $CONFIGS --alter --entity-type topics --entity-name "$topic" --delete-config max.message.bytes,retention.ms
 tool $CONFIGS --describe --all --entity-type topics --entity-name "$topic"
