@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
+use crate::admin::server::{self, AdminState};
 use crate::api::dispatch::Api;
 use crate::cluster::image::MetadataImage;
 use crate::cluster::record::MetadataRecord;
@@ -28,14 +29,17 @@ use crate::log::recovery::{RecoveredCore, recover};
 use crate::net::acceptor::{Handover, ListenerTraits, NetCore};
 use crate::net::connection_limits::ConnectionLimits;
 use crate::net::net_limits::NetLimits;
+use crate::net::net_metrics::NetMetrics;
+use crate::observe::metrics::MetricPage;
 use crate::partition::replica::Replica;
 use crate::runtime::clock;
 use crate::runtime::core_id::CoreId;
-use crate::runtime::executor::{CorePlan, start_cores};
+use crate::runtime::executor::{CorePlan, Queue, spawn, start_cores};
 use crate::runtime::host;
 use crate::runtime::mesh::{Inbox, InboxSender, MeshPort, inbox, mesh};
 use crate::runtime::socket::Listener;
 use crate::shard::controller_service::ControllerService;
+use crate::shard::core_metrics;
 use crate::shard::metadata_snapshot::Snapshot;
 use crate::shard::placement;
 use crate::shard::replica_manager::ReplicaManager;
@@ -43,6 +47,9 @@ use crate::shard::router::{Router, RouterPorts};
 
 /// How long requests in flight may take to be answered at a stop.
 const STOP_GRACE: Duration = Duration::from_secs(10);
+
+/// How old a number on the metrics page may be.
+const METRICS_PERIOD: Duration = Duration::from_secs(1);
 
 /// Entries of one journal group, at most.
 const GROUP_BYTES: usize = 1 << 20;
@@ -89,6 +96,7 @@ struct Shared {
     reports: Mutex<mpsc::Sender<Result<CoreId, String>>>,
     /// Cores that have no request in flight any more.
     drained: AtomicUsize,
+    admin: AdminState,
 }
 
 /// Runs a broker until it is told to stop; `ready` is called with the bound address when clients
@@ -99,6 +107,14 @@ pub fn run(config: BrokerConfig, ready: impl FnOnce(SocketAddr)) -> Result<(), B
     check_host(cpus.len())?;
     let held = open_directories(&config)?;
     let (shared, stops) = assemble(config, &held, cpus.len())?;
+    if let Some(address) = &shared.config.listeners.admin {
+        let bound = server::start(
+            &format!("{}:{}", address.host, address.port),
+            shared.admin.clone(),
+        )
+        .map_err(BrokerError)?;
+        tracing::info!(%bound, "admin HTTP");
+    }
     let (reports, reported) = mpsc::channel();
     *shared.reports.lock().expect("no core runs yet") = reports;
     signals
@@ -121,6 +137,7 @@ pub fn run(config: BrokerConfig, ready: impl FnOnce(SocketAddr)) -> Result<(), B
             Err(_) => return cores.join().map_err(BrokerError),
         }
     }
+    shared.admin.ready.store(true, Ordering::Release);
     ready(client_address(&shared)?);
     cores.join().map_err(BrokerError)?;
     tracing::info!("stopped");
@@ -278,6 +295,10 @@ fn assemble(
         port: AtomicU16::new(config.listeners.client.port),
         reports: Mutex::new(mpsc::channel().0),
         drained: AtomicUsize::new(0),
+        admin: AdminState {
+            pages: (0..cores).map(|_| MetricPage::default()).collect(),
+            ready: Arc::default(),
+        },
         config,
     });
     Ok((shared, stops))
@@ -324,6 +345,11 @@ async fn run_core(core: CoreId, shared: Arc<Shared>) {
         Err(error) => return report(Err(error)),
     };
     report(Ok(core));
+    let page = shared.admin.pages[core.index()].clone();
+    spawn(
+        Queue::Background,
+        publish_metrics(page, router.clone(), net.metrics()),
+    );
     stop.receive().await;
     net.shutdown(STOP_GRACE).await;
     shared.drained.fetch_add(1, Ordering::AcqRel);
@@ -332,6 +358,13 @@ async fn run_core(core: CoreId, shared: Arc<Shared>) {
         clock::sleep(Duration::from_millis(1)).await;
     }
     router.replicas().shut_down().await;
+}
+
+async fn publish_metrics(page: MetricPage, router: Rc<Router>, net: Rc<NetMetrics>) {
+    loop {
+        page.publish(core_metrics::samples(&router, &net));
+        clock::sleep(METRICS_PERIOD).await;
+    }
 }
 
 type StartedCore = (Rc<Router>, Rc<NetCore<Api>>, Inbox<()>);
@@ -369,7 +402,7 @@ async fn start_core(
         router.ready().await;
         bind(shared, false)?
     };
-    let api = Rc::new(Api::new(router.clone()));
+    let api = Api::new(router.clone(), shared.cores);
     let net = NetCore::start(
         net_limits(shared),
         shared.connection_limits.clone(),

@@ -23,9 +23,20 @@ pub mod log;
 
 pub mod cluster;
 
-// The simulated network comes with the cluster; until then the simulation ends at the log.
+pub mod partition;
+
+// The simulated network comes with the cluster; until then the simulation ends at the replica.
 #[cfg(not(feature = "sim"))]
 pub mod net;
-pub mod partition;
 #[cfg(not(feature = "sim"))]
 pub mod shard;
+
+#[cfg(not(feature = "sim"))]
+pub mod api;
+
+#[cfg(not(feature = "sim"))]
+pub mod admin;
+#[cfg(not(feature = "sim"))]
+pub mod broker;
+#[cfg(not(feature = "sim"))]
+pub mod cli;

@@ -182,6 +182,10 @@ impl<'a> Standing<'a> {
     /// Whose settings are meant, and what is set there.
     fn find(&self, resource: &ConfigResource) -> Result<(ConfigTarget, Configs), ControllerError> {
         match resource {
+            ConfigResource::Topic(name) if name.is_empty() => {
+                let problem = "Default topic resources are not allowed.".to_string();
+                Err(ControllerError::InvalidRequest(problem))
+            }
             ConfigResource::Topic(name) => {
                 let topic = self.image.topic(name).ok_or_else(|| {
                     ControllerError::UnknownTopic(format!("The topic '{name}' does not exist."))
@@ -278,6 +282,14 @@ impl<'a> Standing<'a> {
         {
             return Err(invalid(format!(
                 "A broker has at most {BROKER_CONFIGS_MAX} dynamic settings, each of at most {TEXT_BYTES_MAX} bytes"
+            )));
+        }
+        let fixed = new.keys().map(String::as_str);
+        let fixed = fixed.filter(|name| self.config.is_dynamic(name) == Some(false));
+        let fixed = listed(fixed);
+        if !fixed.is_empty() {
+            return Err(ControllerError::InvalidRequest(format!(
+                "Cannot update these configs dynamically: [{fixed}]"
             )));
         }
         let none = Configs::new();
@@ -507,15 +519,12 @@ mod tests {
             let result = world.alter(topic("t"), &[(name, Set, Some(value))]);
             assert!(matches!(result, Err(E::InvalidConfig(_))), "{name}");
         }
+        let result = world.alter(broker(""), &[("no.such", Set, Some("2"))]);
+        assert!(matches!(result, Err(E::InvalidConfig(_))));
         // Settings that need a restart.
-        for name in [
-            "num.partitions",
-            "node.id",
-            "storage.cache_bytes",
-            "no.such",
-        ] {
+        for name in ["num.partitions", "node.id", "storage.cache_bytes"] {
             let result = world.alter(broker(""), &[(name, Set, Some("2"))]);
-            assert!(matches!(result, Err(E::InvalidConfig(_))), "{name}");
+            assert!(matches!(result, Err(E::InvalidRequest(_))), "{name}");
         }
     }
 

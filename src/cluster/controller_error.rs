@@ -7,9 +7,6 @@ pub enum ControllerError {
     /// The name of a topic breaks a rule, or collides with another's.
     #[error("{0}")]
     InvalidTopicName(String),
-    /// The topic may not be touched by clients.
-    #[error("{0}")]
-    ForbiddenTopic(String),
     /// There is such a topic already.
     #[error("{0}")]
     TopicExists(String),

@@ -150,9 +150,9 @@ fn check_new_name(
     taken: &BTreeSet<String>,
 ) -> Result<(), ControllerError> {
     if name == topic_name::CLUSTER_METADATA {
-        return Err(ControllerError::ForbiddenTopic(
-            "Authorization failed.".to_string(),
-        ));
+        return Err(ControllerError::InvalidRequest(format!(
+            "Creation of internal topic {name} is prohibited."
+        )));
     }
     topic_name::check(name).map_err(ControllerError::InvalidTopicName)?;
     if image.topic(name).is_some() {
@@ -657,7 +657,7 @@ mod tests {
         ));
         assert!(matches!(
             world.create(topic(topic_name::CLUSTER_METADATA, 1, 1)),
-            Err(E::ForbiddenTopic(_))
+            Err(E::InvalidRequest(_))
         ));
         world.create(topic("a.b", 1, 1)).unwrap();
         assert!(matches!(

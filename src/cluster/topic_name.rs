@@ -8,11 +8,13 @@ pub const CLUSTER_METADATA: &str = "__cluster_metadata";
 pub const CONSUMER_OFFSETS: &str = "__consumer_offsets";
 /// Holds the state of transactions.
 pub const TRANSACTION_STATE: &str = "__transaction_state";
+/// Holds the state of share groups.
+pub const SHARE_GROUP_STATE: &str = "__share_group_state";
 
 /// Whether brokers write this topic and clients only read it.
 #[must_use]
 pub fn is_internal(name: &str) -> bool {
-    [CONSUMER_OFFSETS, TRANSACTION_STATE, CLUSTER_METADATA].contains(&name)
+    [CONSUMER_OFFSETS, TRANSACTION_STATE, SHARE_GROUP_STATE].contains(&name)
 }
 
 /// Checks a name by Kafka's rules.

@@ -32,7 +32,7 @@ use crate::wire::record_batch::{BatchHeader, HEADER_BYTES};
 pub struct LogSettings {
     /// `segment.bytes`
     pub segment_bytes: u64,
-    /// `segment.ms`
+    /// `segment.ms`, less this log's share of `segment.jitter.ms`
     pub segment_ms: i64,
     /// `index.interval.bytes`
     pub index_interval_bytes: u64,
@@ -57,6 +57,9 @@ pub enum LogError {
     /// The log was deleted.
     #[error("log is deleted")]
     Deleted,
+    /// The disk has no space for another segment; everything else goes on.
+    #[error("the disk is full")]
+    NoSpace,
     /// The offset is below the log start or beyond the end.
     #[error("offset {asked} is outside {start}..{end}")]
     OutOfRange {
@@ -317,12 +320,13 @@ impl PartitionLog {
     }
 
     /// Waits until a batch of `size_bytes` with `records` may be appended: for memory, for the
-    /// journal, and for a segment with room. Call [`PartitionLog::append`] without awaiting between.
+    /// journal, and for a segment with room. `timestamp_ms` is the batch's largest: a segment's age
+    /// is what lies between it and the segment's first (Kafka: `LogSegment.timeWaitedForRoll`). Call [`PartitionLog::append`] without awaiting between.
     pub async fn ready(
         &self,
         size_bytes: usize,
         records: i64,
-        now_ms: i64,
+        timestamp_ms: i64,
     ) -> Result<(), LogError> {
         loop {
             self.healthy()?;
@@ -330,15 +334,20 @@ impl PartitionLog {
             self.cache.room(|| self.healthy().is_err()).await;
             self.healthy()?;
             let wait = self.rolled.raised();
-            let step =
-                self.state
-                    .borrow()
-                    .next_step(&self.settings.get(), size_bytes, records, now_ms);
+            let step = self.state.borrow().next_step(
+                &self.settings.get(),
+                size_bytes,
+                records,
+                timestamp_ms,
+            );
             match step {
                 Step::Append => return Ok(()),
                 Step::Wait => wait.await,
                 Step::Roll => {
                     if let Err(error) = self.roll().await {
+                        if error.kind() == io::ErrorKind::StorageFull {
+                            return Err(LogError::NoSpace);
+                        }
                         return Err(self.disk_failed("creating a segment", &error));
                     }
                 }
@@ -741,7 +750,7 @@ impl LogState {
         settings: &LogSettings,
         size_bytes: usize,
         records: i64,
-        now_ms: i64,
+        timestamp_ms: i64,
     ) -> Step {
         if self.rolling {
             return Step::Wait;
@@ -752,7 +761,7 @@ impl LogState {
         let full = active.size > 0 && active.size + size_bytes as u64 > settings.segment_bytes;
         let aged = active.size > 0
             && active.first_timestamp_ms >= 0
-            && now_ms.saturating_sub(active.first_timestamp_ms) > settings.segment_ms;
+            && timestamp_ms.saturating_sub(active.first_timestamp_ms) > settings.segment_ms;
         let far = self.end.0 + records - active.base_offset.0 > i64::from(i32::MAX);
         if full || aged || far || active.sealed {
             return Step::Roll;

@@ -5,3 +5,5 @@
 //! * **May import**: nothing of ours.
 //!
 //! *Architecture Invariant*: observing never waits and never allocates on the hot path.
+
+pub mod metrics;

@@ -10,7 +10,6 @@ use crate::log::partition_log::{LogError, PartitionLog};
 use crate::log::position::{LeaderEpoch, Offset};
 use crate::log::producer_state::SequenceCheck;
 use crate::log::reader::BatchRun;
-use crate::runtime::clock;
 use crate::runtime::signal::Signal;
 use crate::wire::record_batch::BatchHeader;
 
@@ -111,7 +110,7 @@ impl Replica {
         }
         let records = i64::from(header.last_offset_delta) + 1;
         self.log
-            .ready(header.size_bytes(), records, clock::wall_ms())
+            .ready(header.size_bytes(), records, header.max_timestamp)
             .await
             .map_err(AppendRefusal::Log)?;
         match self.log.check_sequence(header) {

@@ -64,4 +64,6 @@ pub mod socket;
 #[cfg(not(feature = "sim"))]
 pub mod startup;
 #[cfg(not(feature = "sim"))]
+pub mod thread;
+#[cfg(not(feature = "sim"))]
 mod wake;

@@ -42,9 +42,14 @@ pub(super) fn log_settings(topic: &TopicImage, config: &BrokerConfig) -> LogSett
         TopicConfig::resolve(&std::collections::BTreeMap::new(), config)
             .expect("the broker's own defaults were checked at start")
     });
+    // Topics created together do not roll together; Kafka draws the share anew at every roll.
+    let jitter_ms = match resolved.segment_jitter_ms as i64 {
+        0 => 0,
+        most => i64::from(crc32c::crc32c(&topic.id.0)) % most,
+    };
     LogSettings {
         segment_bytes: resolved.segment_bytes as u64,
-        segment_ms: resolved.segment_ms as i64,
+        segment_ms: (resolved.segment_ms as i64).saturating_sub(jitter_ms),
         index_interval_bytes: resolved.index_interval_bytes as u64,
         retention_ms: resolved
             .cleanup_policy

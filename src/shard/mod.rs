@@ -11,6 +11,7 @@
 //! a mailbox is full; answers never are.
 
 pub mod controller_service;
+pub mod core_metrics;
 mod image_delta;
 pub mod metadata_snapshot;
 pub mod placement;

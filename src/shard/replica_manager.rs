@@ -464,6 +464,7 @@ fn unreadable(error: LogError) -> PartitionError {
     match error {
         LogError::Offline(reason) => PartitionError::Storage(reason.to_string()),
         LogError::Deleted => PartitionError::Unknown,
+        LogError::NoSpace => PartitionError::DiskFull,
         LogError::OutOfRange { .. } => PartitionError::OffsetOutOfRange,
     }
 }

@@ -6,10 +6,21 @@
 
 use std::ops::{Deref, Range};
 
+use crate::cluster::image::TopicImage;
 use crate::log::position::LogId;
 use crate::log::reader::Slices;
 use crate::net::frame::Frame;
 use crate::wire::record_batch::BatchHeader;
+
+/// The log of a partition by its number on the wire, if the topic has it.
+#[must_use]
+pub fn log_of(topic: &TopicImage, partition: i32) -> Option<LogId> {
+    topic.partition(partition)?;
+    Some(LogId {
+        topic: topic.id.0,
+        partition: partition.unsigned_abs(),
+    })
+}
 
 /// Why a partition did not do what was asked.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -143,6 +143,15 @@ impl DiskModel {
         self.names.iter().filter_map(file).collect()
     }
 
+    /// What reads see of a whole file.
+    #[must_use]
+    pub fn content(&self, path: &Path) -> Vec<u8> {
+        match self.names.get(path) {
+            Some(Node::File(inode)) => self.inodes[inode].content.clone(),
+            _ => panic!("{} is no file", path.display()),
+        }
+    }
+
     /// Flips one bit of a file below everybody's feet, durably.
     pub fn flip_bit(&mut self, path: &Path, byte: usize, bit: u8) {
         let Some(Node::File(inode)) = self.names.get(path) else {

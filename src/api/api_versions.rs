@@ -1,0 +1,144 @@
+//! ApiVersions, versions 0 to 4 (KIP-35, KIP-511, KIP-584).
+//!
+//! A request of a later version is not parsed: the answer is of version 0, with UNSUPPORTED_VERSION
+//! and the versions of this one API. Produce is told from version 0 on although 3 is the first that
+//! works: librdkafka switches compression and idempotence off otherwise (KAFKA-18659). A client whose
+//! name for itself breaks the rules gets INVALID_REQUEST and nothing else.
+//!
+//! No feature is finalized: what clients look for (`group.version`, `transaction.version`) is not
+//! served yet, and the others are for brokers. Then the list is empty and its epoch -1, as Kafka has
+//! it while a cluster has none.
+
+use super::call::Call;
+use super::dispatch;
+use crate::net::close_reason::CloseReason;
+use crate::net::service::Reply;
+use crate::runtime::gather::Gather;
+use crate::wire::api_table::{ApiKey, ServedApi};
+use crate::wire::codec::Writer;
+use crate::wire::error_code::ErrorCode;
+use crate::wire::frame;
+use crate::wire::messages::api_versions::{ApiVersion, ApiVersionsRequest, ApiVersionsResponse};
+
+/// First version in which clients name themselves.
+const SOFTWARE_NAME_FROM: i16 = 3;
+
+/// Answers with what is served.
+pub(super) fn handle(call: &Call) -> Reply {
+    let Ok(request) = call.request::<ApiVersionsRequest<'_>>() else {
+        return Reply::Close(CloseReason::InvalidRequest);
+    };
+    if call.version >= SOFTWARE_NAME_FROM {
+        let (name, version) = (
+            &request.client_software_name,
+            &request.client_software_version,
+        );
+        if !is_software_name(name) || !is_software_name(version) {
+            return call.reply(&ApiVersionsResponse {
+                error_code: ErrorCode::InvalidRequest.code(),
+                ..ApiVersionsResponse::default()
+            });
+        }
+        call.peer.update_session(|session| {
+            session.software_name = Some(name.as_ref().into());
+            session.software_version = Some(version.as_ref().into());
+        });
+    }
+    call.reply(&ApiVersionsResponse {
+        api_keys: dispatch::served().map(advertised).collect(),
+        ..ApiVersionsResponse::default()
+    })
+}
+
+/// Answers a request of a version that is not served.
+pub(super) fn unsupported(correlation_id: i32) -> Reply {
+    let response = ApiVersionsResponse {
+        error_code: ErrorCode::UnsupportedVersion.code(),
+        api_keys: vec![advertised(ServedApi::stable(ApiKey::ApiVersions))],
+        ..ApiVersionsResponse::default()
+    };
+    let mut writer = Writer::new();
+    frame::encode_response(&mut writer, 0, correlation_id, &response);
+    Reply::Send(Gather::owned(writer.into_parts().0))
+}
+
+fn advertised(served: ServedApi) -> ApiVersion {
+    let min_version = match served.key {
+        ApiKey::Produce => 0,
+        _ => served.min,
+    };
+    ApiVersion {
+        api_key: served.key.code(),
+        min_version,
+        max_version: served.max,
+    }
+}
+
+/// Letters and digits, with dots and hyphens between them (KIP-511).
+fn is_software_name(text: &str) -> bool {
+    let is_outer = |letter: u8| letter.is_ascii_alphanumeric();
+    let is_inner = |letter: &u8| letter.is_ascii_alphanumeric() || b"-.".contains(letter);
+    let bytes = text.as_bytes();
+    match (bytes.first(), bytes.last()) {
+        (Some(first), Some(last)) => {
+            is_outer(*first) && is_outer(*last) && bytes.iter().all(is_inner)
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_those_of_kafka_431() {
+        let versions: Vec<(i16, i16, i16)> = dispatch::served()
+            .map(advertised)
+            .map(|api| (api.api_key, api.min_version, api.max_version))
+            .collect();
+        assert_eq!(
+            versions,
+            [
+                (0, 0, 13),
+                (1, 4, 18),
+                (2, 1, 11),
+                (3, 0, 13),
+                (18, 0, 4),
+                (19, 2, 7),
+                (20, 1, 6),
+                (21, 0, 2),
+                (22, 0, 5),
+                (23, 2, 4),
+                (32, 1, 4),
+                (33, 0, 2),
+                (35, 1, 5),
+                (37, 0, 3),
+                (44, 0, 1),
+                (60, 0, 2),
+                (75, 0, 0),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_version_from_the_future_is_answered_as_kafka_answers_it() {
+        let Reply::Send(gather) = unsupported(7) else {
+            panic!("another reply");
+        };
+        let expected = [
+            0, 0, 0, 16, 0, 0, 0, 7, 0, 35, 0, 0, 0, 1, 0, 18, 0, 0, 0, 4,
+        ];
+        assert_eq!(gather.to_vec(), expected);
+    }
+
+    #[test]
+    fn clients_name_themselves_by_kafkas_rule() {
+        for good in ["a", "apache-kafka-java", "4.3.1", "a.b-c"] {
+            assert!(is_software_name(good), "{good}");
+        }
+        for bad in ["", "-a", "a-", "a b", ".", "a_b", "\u{e9}"] {
+            assert!(!is_software_name(bad), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! What requests mean: one family of Kafka's API per file.
+//!
+//! * **Owns** the [`dispatch`] with its one table of served APIs, the handlers, the fetch sessions
+//!   and, with the coordinators, the choice of Kafka's error codes ([`error_mapping`]).
+//! * **How many**: one [`dispatch::Api`] per core, with the sessions and the producer ids of that
+//!   core.
+//! * **Which core**: the one where the connection lives; partitions are reached through the router.
+//! * **May import**: `runtime`, `wire`, `net`, `security`, `cluster`, `shard`, `observe`, `config`.
+//!
+//! A handler decodes, looks things up in the image, asks the router, and encodes; where more is
+//! decided than that, it is decided by a function without I/O. Bytes behind a request are ignored,
+//! as Kafka does. A request that cannot be decoded, names more than the limits allow, or is of an
+//! API that is not served closes the connection.
+//!
+//! *Architecture Invariant*: an API is served exactly when it is in the table, in the versions that
+//! ApiVersions tells.
+
+mod alter_configs;
+pub mod api_versions;
+mod call;
+mod create_partitions;
+mod create_topics;
+mod delete_records;
+mod delete_topics;
+mod describe_cluster;
+mod describe_configs;
+mod describe_log_dirs;
+mod describe_topic_partitions;
+pub mod dispatch;
+mod endpoint;
+pub mod error_mapping;
+mod fetch;
+pub mod fetch_session;
+mod init_producer_id;
+mod list_offsets;
+mod metadata;
+mod offset_for_leader_epoch;
+mod produce;
+mod topic_rules;

@@ -1,0 +1,191 @@
+//! The command line as a whole.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use super::cluster::ClusterCommand;
+use super::config::ConfigCommand;
+use super::consume::ConsumeArguments;
+use super::failure::Failure;
+use super::inspect_segment::SegmentArguments;
+use super::produce::ProduceArguments;
+use super::serve::ServeArguments;
+use super::topic::TopicCommand;
+use super::{cluster, config, consume, inspect_segment, output, produce, serve, topic};
+
+/// A durable log broker for Linux that speaks Kafka's wire protocol, and its tools
+#[derive(Debug, Parser)]
+#[command(name = "percolog", version, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Arguments of a command that is to come.
+#[derive(Debug, clap::Args)]
+#[command(disable_help_flag = true)]
+struct Anything {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    arguments: Vec<OsString>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Serve(ServeArguments),
+    /// Creates, lists, describes, alters and deletes topics
+    #[command(subcommand)]
+    Topic(TopicCommand),
+    Produce(ProduceArguments),
+    Consume(ConsumeArguments),
+    /// Shows and changes configs of topics and brokers
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Shows the cluster
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
+    /// Reads files of a stopped broker
+    #[command(subcommand)]
+    Inspect(InspectCommand),
+    /// Consumer groups (not available yet)
+    Group(Anything),
+    /// Access control lists (not available yet)
+    Acl(Anything),
+    /// Users and their credentials (not available yet)
+    User(Anything),
+    /// Client quotas (not available yet)
+    Quota(Anything),
+    /// Transactions (not available yet)
+    Transaction(Anything),
+    /// Host tuner and disk probe (not available yet)
+    Tune(Anything),
+    /// Live view in the terminal (not available yet)
+    Top(Anything),
+    /// Cuts damaged logs on an operator's word (not available yet)
+    Repair(Anything),
+}
+
+#[derive(Debug, Subcommand)]
+enum InspectCommand {
+    Segment(SegmentArguments),
+    /// Journal files (not available yet)
+    Journal(Anything),
+    /// Index files (not available yet)
+    Index(Anything),
+    /// Checkpoint files (not available yet)
+    Checkpoint(Anything),
+}
+
+/// Parses the arguments of the process and runs the command.
+#[must_use]
+pub fn run() -> ExitCode {
+    let arguments = Arguments::parse();
+    match dispatch(&arguments.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if !matches!(failure, Failure::OutputClosed) {
+                output::note(&format!("percolog: {failure}"));
+            }
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+fn dispatch(command: &Command) -> Result<(), Failure> {
+    let unavailable = |what: &str| Err(Failure::Unavailable(what.to_owned()));
+    match command {
+        Command::Serve(arguments) => serve::run(arguments),
+        Command::Topic(command) => topic::run(command),
+        Command::Produce(arguments) => produce::run(arguments),
+        Command::Consume(arguments) => consume::run(arguments),
+        Command::Config(command) => config::run(command),
+        Command::Cluster(command) => cluster::run(command),
+        Command::Inspect(InspectCommand::Segment(arguments)) => inspect_segment::run(arguments),
+        Command::Inspect(InspectCommand::Journal(_)) => unavailable("inspect journal"),
+        Command::Inspect(InspectCommand::Index(_)) => unavailable("inspect index"),
+        Command::Inspect(InspectCommand::Checkpoint(_)) => unavailable("inspect checkpoint"),
+        Command::Group(_) => unavailable("group"),
+        Command::Acl(_) => unavailable("acl"),
+        Command::User(_) => unavailable("user"),
+        Command::Quota(_) => unavailable("quota"),
+        Command::Transaction(_) => unavailable("transaction"),
+        Command::Tune(_) => unavailable("tune"),
+        Command::Top(_) => unavailable("top"),
+        Command::Repair(_) => unavailable("repair"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(line: &str) -> Result<Command, clap::Error> {
+        Arguments::try_parse_from(line.split(' ')).map(|arguments| arguments.command)
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn serve_takes_what_the_interface_says() {
+        let line = "percolog serve --config c.toml --kafka-properties k --data-dir a --data-dir b \
+                    --listen h:1 --admin h:2 --cores 0-3 --set a=b --set c=d --print-config";
+        let words = line.split_whitespace();
+        let arguments = Arguments::try_parse_from(words).expect("arguments");
+        let Command::Serve(serve) = arguments.command else {
+            panic!("not serve");
+        };
+        let expected = ServeArguments {
+            config_file: Some("c.toml".into()),
+            kafka_properties: Some("k".into()),
+            data_dirs: vec!["a".into(), "b".into()],
+            listen: Some("h:1".to_owned()),
+            admin: Some("h:2".to_owned()),
+            cores: Some("0-3".to_owned()),
+            set: vec!["a=b".to_owned(), "c=d".to_owned()],
+            print_config: true,
+        };
+        assert_eq!(serve, expected);
+    }
+
+    #[test]
+    fn commands_to_come_say_so_whatever_their_arguments() {
+        for line in [
+            "percolog group list --bootstrap x:1",
+            "percolog acl",
+            "percolog tune check",
+            "percolog inspect journal FILE --anything",
+            "percolog repair --help",
+        ] {
+            let failure = dispatch(&parse(line).expect(line)).expect_err(line);
+            assert!(failure.to_string().contains("not available yet"), "{line}");
+            assert_eq!(failure.exit_code(), 1);
+        }
+        let consume = parse("percolog consume t --group g").expect("arguments");
+        let failure = dispatch(&consume).expect_err("no groups yet");
+        assert!(failure.to_string().contains("--group"), "{failure}");
+    }
+
+    #[test]
+    fn wrong_usage_is_exit_code_2() {
+        for line in [
+            "percolog nonsense",
+            "percolog produce",
+            "percolog produce t --acks 2",
+            "percolog produce t --compression brotli",
+            "percolog consume t --from yesterday",
+            "percolog topic create t --partitions 0",
+            "percolog topic create t --config k",
+            "percolog config set topic t",
+            "percolog config set planet t k=v",
+            "percolog cluster describe --timeout 0",
+        ] {
+            let error = parse(line).expect_err(line);
+            assert_eq!(error.exit_code(), 2, "{line}");
+        }
+    }
+}

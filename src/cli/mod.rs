@@ -1,0 +1,33 @@
+//! The command line: what `main.rs` calls.
+//!
+//! * **Owns** the commands, their arguments and their output, and a small blocking Kafka client.
+//! * **How many**: one command per process.
+//! * **Which core**: none. Client commands run on the main thread, with plain sockets, files and
+//!   sleeps; `serve` hands its arguments over and owns nothing of the broker.
+//! * **May import**: everything below; nobody imports it.
+//!
+//! Client commands talk to any broker that speaks Kafka's protocol, and use nothing that only this
+//! broker has.
+//!
+//! *Architecture Invariant*: stdout carries what was asked for and nothing else; whatever a command
+//! says about itself goes to stderr, and a reader that stops reading ends the command quietly.
+
+mod client;
+mod cluster;
+pub mod command;
+mod config;
+mod connection;
+mod consume;
+mod failure;
+mod fetcher;
+mod format;
+mod inspect_segment;
+mod lines;
+mod metadata;
+mod output;
+mod partitioner;
+mod pipeline;
+mod produce;
+pub mod serve;
+mod timestamp;
+mod topic;

@@ -1,0 +1,118 @@
+//! `percolog serve`: the arguments of a broker.
+
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+
+use tracing_subscriber::EnvFilter;
+
+use super::failure::Failure;
+use super::output;
+use crate::broker;
+use crate::config::broker::BrokerConfig;
+use crate::config::sources::Sources;
+
+/// Runs a broker
+///
+/// An empty data directory is formatted. One line, "percolog ready HOST:PORT", goes to stdout when
+/// clients can connect; logs go to stderr. SIGTERM stops cleanly.
+#[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args)]
+pub struct ServeArguments {
+    /// Configuration file (TOML)
+    #[arg(long = "config", value_name = "FILE")]
+    pub config_file: Option<PathBuf>,
+    /// Settings of a Kafka broker, read as far as they have a counterpart
+    #[arg(long, value_name = "FILE")]
+    pub kafka_properties: Option<PathBuf>,
+    /// Data directory, again for more of them
+    #[arg(long = "data-dir", value_name = "DIR")]
+    pub data_dirs: Vec<PathBuf>,
+    /// Where clients connect
+    #[arg(long, value_name = "HOST:PORT")]
+    pub listen: Option<String>,
+    /// Where metrics, health and console are
+    #[arg(long, value_name = "HOST:PORT")]
+    pub admin: Option<String>,
+    /// Cores to use, like 0,2-5
+    #[arg(long, value_name = "LIST")]
+    pub cores: Option<String>,
+    /// One setting, like storage.journal_bytes=67108864 or num.partitions=2; again for more of them
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Print every setting with value, unit, default and bounds, and do not start
+    #[arg(long)]
+    pub print_config: bool,
+}
+
+/// Runs the command.
+pub(crate) fn run(arguments: &ServeArguments) -> Result<(), Failure> {
+    let toml = read(arguments.config_file.as_deref())?;
+    let kafka_properties = read(arguments.kafka_properties.as_deref())?;
+    let flags = flags(arguments)?;
+    let config = BrokerConfig::load(&Sources {
+        toml: toml.as_deref(),
+        kafka_properties: kafka_properties.as_deref(),
+        sets: &arguments.set,
+        flags: &flags,
+    })
+    .map_err(|problems| Failure::Local(problems.to_string()))?;
+    if arguments.print_config {
+        return output::line(&config.print_config());
+    }
+    log_to_stderr();
+    broker::run(config, |address| {
+        // A supervisor that closed our stdout does not want to know.
+        let _ = output::line(&format!("percolog ready {address}"));
+    })
+    .map_err(|error| Failure::Local(error.to_string()))
+}
+
+fn read(path: Option<&Path>) -> Result<Option<String>, Failure> {
+    let Some(path) = path else {
+        return Ok(None);
+    };
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) => Err(Failure::Local(format!("{}: {error}", path.display()))),
+    }
+}
+
+/// The flags of their own, under the names of the settings they stand for.
+fn flags(arguments: &ServeArguments) -> Result<Vec<(&'static str, String)>, Failure> {
+    let mut flags = Vec::new();
+    if !arguments.data_dirs.is_empty() {
+        let mut names = Vec::new();
+        for directory in &arguments.data_dirs {
+            match directory.to_str() {
+                Some(name) if !name.contains(',') => names.push(name),
+                _ => {
+                    let name = directory.display();
+                    return Err(Failure::Local(format!(
+                        "--data-dir {name}: the name must be UTF-8 without a comma"
+                    )));
+                }
+            }
+        }
+        flags.push(("storage.data_dirs", names.join(",")));
+    }
+    let single = [
+        ("listeners.client", &arguments.listen),
+        ("listeners.admin", &arguments.admin),
+        ("cores.list", &arguments.cores),
+    ];
+    for (name, value) in single {
+        flags.extend(value.clone().map(|value| (name, value)));
+    }
+    Ok(flags)
+}
+
+/// Logs go to stderr; `PERCOLOG_LOG` filters them, `info` by default.
+fn log_to_stderr() {
+    let filter = EnvFilter::try_from_env("PERCOLOG_LOG")
+        .unwrap_or_else(|_| EnvFilter::new("info,glommio=warn"));
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(colours)
+        .init();
+}

@@ -1,0 +1,167 @@
+//! One core's numbers for the metrics page.
+
+use super::router::Router;
+use crate::net::close_reason::CloseReason;
+use crate::net::net_metrics::NetMetrics;
+use crate::observe::metrics::{MetricKind, Sample};
+use crate::runtime::executor;
+use crate::runtime::ring;
+
+/// What the core counts now.
+#[must_use]
+pub fn samples(router: &Router, net: &NetMetrics) -> Vec<Sample> {
+    let mut samples = Vec::new();
+    net_samples(net, &mut samples);
+    log_samples(router, &mut samples);
+    runtime_samples(&mut samples);
+    samples
+}
+
+fn counter(name: &'static str, help: &'static str, value: u64) -> Sample {
+    Sample {
+        name,
+        help,
+        kind: MetricKind::Counter,
+        label: None,
+        value,
+    }
+}
+
+fn gauge(name: &'static str, help: &'static str, value: u64) -> Sample {
+    Sample {
+        name,
+        help,
+        kind: MetricKind::Gauge,
+        label: None,
+        value,
+    }
+}
+
+fn net_samples(net: &NetMetrics, samples: &mut Vec<Sample>) {
+    samples.extend([
+        counter(
+            "percolog_connections_accepted_total",
+            "Connections accepted.",
+            net.accepted.get(),
+        ),
+        counter(
+            "percolog_connections_handed_over_total",
+            "Connections given to an emptier core.",
+            net.handed_over.get(),
+        ),
+        gauge("percolog_connections", "Connections open.", net.open.get()),
+        counter(
+            "percolog_requests_total",
+            "Requests started.",
+            net.requests.get(),
+        ),
+        counter("percolog_replies_total", "Answers sent.", net.replies.get()),
+        counter(
+            "percolog_received_bytes_total",
+            "Bytes received.",
+            net.received_bytes.get(),
+        ),
+        counter(
+            "percolog_sent_bytes_total",
+            "Bytes sent.",
+            net.sent_bytes.get(),
+        ),
+        counter(
+            "percolog_request_memory_waits_total",
+            "Times a body waited for request memory.",
+            net.memory_waits.get(),
+        ),
+    ]);
+    for reason in CloseReason::all() {
+        samples.push(Sample {
+            label: Some(("reason", reason.label())),
+            ..counter(
+                "percolog_connections_closed_total",
+                "Connections closed, by reason.",
+                net.closed(reason),
+            )
+        });
+    }
+}
+
+fn log_samples(router: &Router, samples: &mut Vec<Sample>) {
+    let replicas = router.replicas();
+    let (mut groups, mut bytes, mut allocated, mut checkpoints, mut offline) = (0, 0, 0, 0, 0);
+    for directory in replicas.directories() {
+        let counts = directory.journal().counts();
+        groups += counts.groups;
+        bytes += counts.bytes;
+        allocated += counts.allocated_bytes;
+        checkpoints += directory.checkpoints();
+        offline += u64::from(directory.journal().failure().is_some());
+    }
+    samples.extend([
+        gauge(
+            "percolog_partitions",
+            "Partitions of the core.",
+            replicas.len() as u64,
+        ),
+        counter(
+            "percolog_journal_groups_total",
+            "Journal groups made durable.",
+            groups,
+        ),
+        counter(
+            "percolog_journal_bytes_total",
+            "Bytes of journal groups.",
+            bytes,
+        ),
+        gauge(
+            "percolog_journal_allocated_bytes",
+            "Size of the journal's files.",
+            allocated,
+        ),
+        counter(
+            "percolog_checkpoints_total",
+            "Checkpoints written.",
+            checkpoints,
+        ),
+        gauge(
+            "percolog_offline_directories",
+            "Data directories that failed.",
+            offline,
+        ),
+        counter(
+            "percolog_mailbox_refusals_total",
+            "Questions to other cores refused because a mailbox was full.",
+            router.refused(),
+        ),
+    ]);
+}
+
+fn runtime_samples(samples: &mut Vec<Sample>) {
+    let stalls = executor::stalls();
+    let ring = ring::counters();
+    samples.extend([
+        counter(
+            "percolog_stalls_total",
+            "Task polls beyond 10 ms.",
+            stalls.count,
+        ),
+        gauge(
+            "percolog_stall_longest_us",
+            "The longest of them.",
+            stalls.longest_us,
+        ),
+        counter(
+            "percolog_ring_writes_total",
+            "Writes through the ring.",
+            ring.writes,
+        ),
+        counter(
+            "percolog_ring_reads_total",
+            "Reads through the ring.",
+            ring.reads,
+        ),
+        counter(
+            "percolog_ring_syncs_total",
+            "Flushes through the ring.",
+            ring.syncs,
+        ),
+    ]);
+}
