@@ -148,9 +148,15 @@ func testFranzAdmin(ctx context.Context, admin *kadm.Client, topic string) {
 		if err != nil || more[topic].Err != nil {
 			return fmt.Errorf("%v %v", err, more)
 		}
-		topics, err := admin.ListTopics(ctx, topic)
-		if err != nil || len(topics[topic].Partitions) != len(codecs)+5 {
-			return fmt.Errorf("%d partitions, error %v", len(topics[topic].Partitions), err)
+		// Kafka answers an administrator before every broker has applied the change.
+		for {
+			topics, err := admin.ListTopics(ctx, topic)
+			if err == nil && len(topics[topic].Partitions) == len(codecs)+5 {
+				break
+			}
+			if ctx.Err() != nil {
+				return fmt.Errorf("%d partitions, error %v", len(topics[topic].Partitions), err)
+			}
 		}
 		deleted, err := admin.DeleteTopic(ctx, topic)
 		return errors.Join(err, deleted.Err)

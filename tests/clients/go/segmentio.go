@@ -16,7 +16,35 @@ func segmentioTopic(ctx context.Context, name string, partitions int) (string, e
 		return topic, err
 	}
 	defer connection.Close()
-	return topic, connection.CreateTopics(segmentio.TopicConfig{Topic: topic, NumPartitions: partitions, ReplicationFactor: 1})
+	if err := connection.CreateTopics(segmentio.TopicConfig{Topic: topic, NumPartitions: partitions, ReplicationFactor: 1}); err != nil {
+		return topic, err
+	}
+	for partition := range partitions {
+		if err := untilServed(ctx, topic, partition); err != nil {
+			return topic, err
+		}
+	}
+	return topic, nil
+}
+
+// untilServed asks for offsets until the leader answers: Kafka acknowledges a creation before that, and a
+// Conn does not ask again by itself.
+func untilServed(ctx context.Context, topic string, partition int) error {
+	for {
+		connection, err := segmentio.DialLeader(ctx, "tcp", bootstrap, topic, partition)
+		if err == nil {
+			_, err = connection.ReadLastOffset()
+			connection.Close()
+		}
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
 }
 
 // connCodec writes with one codec through a Conn and reads back through it.
