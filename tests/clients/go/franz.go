@@ -114,18 +114,20 @@ func testFranzAdmin(ctx context.Context, admin *kadm.Client, topic string) {
 		if err != nil || changed[0].Err != nil {
 			return fmt.Errorf("alter: %v %v", err, changed)
 		}
-		described, err := admin.DescribeTopicConfigs(ctx, topic)
-		if err != nil {
-			return err
-		}
-		got := map[string]string{}
-		for _, config := range described[0].Configs {
-			got[config.Key] = config.MaybeValue()
-		}
-		if got["max.message.bytes"] != "65536" || got["retention.ms"] != "3600000" || got["cleanup.policy"] != "delete" {
-			return fmt.Errorf("got %v", got)
-		}
-		return nil
+		return eventually(ctx, func() error {
+			described, err := admin.DescribeTopicConfigs(ctx, topic)
+			if err != nil {
+				return err
+			}
+			got := map[string]string{}
+			for _, config := range described[0].Configs {
+				got[config.Key] = config.MaybeValue()
+			}
+			if got["max.message.bytes"] != "65536" || got["retention.ms"] != "3600000" || got["cleanup.policy"] != "delete" {
+				return fmt.Errorf("got %v", got)
+			}
+			return nil
+		})
 	})
 	check("franz-go: DeleteRecords", func() error {
 		offsets := kadm.Offsets{}
@@ -148,15 +150,15 @@ func testFranzAdmin(ctx context.Context, admin *kadm.Client, topic string) {
 		if err != nil || more[topic].Err != nil {
 			return fmt.Errorf("%v %v", err, more)
 		}
-		// Kafka answers an administrator before every broker has applied the change.
-		for {
+		grown := func() error {
 			topics, err := admin.ListTopics(ctx, topic)
-			if err == nil && len(topics[topic].Partitions) == len(codecs)+5 {
-				break
-			}
-			if ctx.Err() != nil {
+			if err != nil || len(topics[topic].Partitions) != len(codecs)+5 {
 				return fmt.Errorf("%d partitions, error %v", len(topics[topic].Partitions), err)
 			}
+			return nil
+		}
+		if err := eventually(ctx, grown); err != nil {
+			return err
 		}
 		deleted, err := admin.DeleteTopic(ctx, topic)
 		return errors.Join(err, deleted.Err)

@@ -40,6 +40,19 @@ func check(name string, body func() error) {
 	fmt.Printf("ok    %s\n", name)
 }
 
+// eventually asks again for up to ten seconds: Kafka answers an administrator before every broker has
+// applied the change.
+func eventually(ctx context.Context, question func() error) error {
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		err := question()
+		if err == nil || time.Now().After(deadline) || ctx.Err() != nil {
+			return err
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
 func main() {
 	ctx, cancel := context.WithTimeout(context.Background(), wholeRun)
 	defer cancel()

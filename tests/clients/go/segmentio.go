@@ -27,24 +27,17 @@ func segmentioTopic(ctx context.Context, name string, partitions int) (string, e
 	return topic, nil
 }
 
-// untilServed asks for offsets until the leader answers: Kafka acknowledges a creation before that, and a
-// Conn does not ask again by itself.
+// untilServed asks for offsets until the leader answers: a Conn does not ask again by itself.
 func untilServed(ctx context.Context, topic string, partition int) error {
-	for {
+	return eventually(ctx, func() error {
 		connection, err := segmentio.DialLeader(ctx, "tcp", bootstrap, topic, partition)
-		if err == nil {
-			_, err = connection.ReadLastOffset()
-			connection.Close()
-		}
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
+		if err != nil {
 			return err
-		case <-time.After(20 * time.Millisecond):
 		}
-	}
+		defer connection.Close()
+		_, err = connection.ReadLastOffset()
+		return err
+	})
 }
 
 // connCodec writes with one codec through a Conn and reads back through it.

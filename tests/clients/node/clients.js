@@ -1,6 +1,7 @@
 // kafkajs (versions of the protocol from before KIP-896's cut) as producer and admin at BOOTSTRAP.
 'use strict'
 const assert = require('node:assert/strict')
+const { isDeepStrictEqual } = require('node:util')
 const { ConfigResourceTypes } = require('kafkajs')
 const { client, cluster, registerCodecs, codecs } = require('./common')
 
@@ -116,9 +117,13 @@ async function main() {
   await check('describeConfigs and alterConfigs', async () => {
     const resource = { type: ConfigResourceTypes.TOPIC, name: topic }
     await admin.alterConfigs({ validateOnly: false, resources: [{ ...resource, configEntries: [{ name: 'retention.ms', value: '7777777' }] }] })
-    const { resources } = await admin.describeConfigs({ includeSynonyms: false, resources: [{ ...resource, configNames: ['retention.ms', 'cleanup.policy'] }] })
-    const values = Object.fromEntries(resources[0].configEntries.map(entry => [entry.configName, entry.configValue]))
-    assert.deepEqual(values, { 'retention.ms': '7777777', 'cleanup.policy': 'delete' })
+    const question = { includeSynonyms: false, resources: [{ ...resource, configNames: ['retention.ms', 'cleanup.policy'] }] }
+    const changed = async () => {
+      const { resources } = await admin.describeConfigs(question)
+      const values = Object.fromEntries(resources[0].configEntries.map(entry => [entry.configName, entry.configValue]))
+      return isDeepStrictEqual(values, { 'retention.ms': '7777777', 'cleanup.policy': 'delete' })
+    }
+    await eventually(changed, 'retention.ms is not 7777777')
   })
   await check('deleteTopicRecords', async () => {
     await admin.deleteTopicRecords({ topic, partitions: [{ partition: 1, offset: '120' }] })

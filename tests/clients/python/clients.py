@@ -270,6 +270,7 @@ def configs():
 
     change(("max.message.bytes", "5000", AlterConfigOpType.SET), ("retention.ms", None, AlterConfigOpType.DELETE),
            ("cleanup.policy", "compact", AlterConfigOpType.APPEND))
+    eventually(lambda: describe(topic)["max.message.bytes"].value == "5000", "max.message.bytes is not 5000")
     after = describe(topic)
     assert after["max.message.bytes"].value == "5000", after["max.message.bytes"]
     assert after["retention.ms"].value == "604800000" and after["retention.ms"].is_default
