@@ -200,6 +200,8 @@ pub struct Journal {
     completed: Signal,
     /// A group waits for a file.
     starved: Cell<bool>,
+    /// A log has rolled: its old segment is to be stored and sealed.
+    rolled: Cell<bool>,
     groups: Cell<u64>,
     group_bytes: Cell<u64>,
 }
@@ -243,6 +245,7 @@ impl Journal {
             pressed: Signal::default(),
             completed: Signal::default(),
             starved: Cell::new(false),
+            rolled: Cell::new(false),
             groups: Cell::new(0),
             group_bytes: Cell::new(0),
         });
@@ -304,6 +307,17 @@ impl Journal {
     #[must_use]
     pub fn group_completed(&self) -> &Signal {
         &self.completed
+    }
+
+    /// Tells the task that moves bytes to the segments that a log has rolled.
+    pub fn note_roll(&self) {
+        self.rolled.set(true);
+        self.pressed.raise();
+    }
+
+    /// Whether a log has rolled since this was last asked.
+    pub fn take_roll(&self) -> bool {
+        self.rolled.take()
     }
 
     /// Whether a checkpoint is due: half of the journal is used, or a group waits for a file.

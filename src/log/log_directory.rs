@@ -157,6 +157,8 @@ impl LogDirectory {
                 self.checkpoint().await
             } else if self.cache.is_crowded() {
                 self.make_room().await
+            } else if self.journal.take_roll() {
+                self.seal_complete().await
             } else {
                 futures_lite::future::or(pressed, crowded).await;
                 continue;
@@ -173,6 +175,26 @@ impl LogDirectory {
         if let Some(done) = stop {
             done.keep(());
         }
+    }
+
+    /// Stores and seals the segments that logs have rolled out of, once all of them is flushed.
+    async fn seal_complete(&self) -> Result<(), LogError> {
+        let flushed = self.journal.group_completed().raised();
+        let mut waiting = false;
+        for log in self.logs() {
+            if log.has_complete_segment() {
+                log.store(false).await?;
+                log.seal_segments().await?;
+                waiting |= log.has_complete_segment();
+            }
+        }
+        if waiting {
+            // The last bytes of the segment are on their way to the journal.
+            self.journal.note_roll();
+            let pressed = self.journal.pressed().raised();
+            futures_lite::future::or(flushed, pressed).await;
+        }
+        Ok(())
     }
 
     /// Stores whole blocks; when that gains nothing, partly filled ones; when that gains nothing

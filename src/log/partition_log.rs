@@ -467,6 +467,9 @@ impl PartitionLog {
             base_offset == state.end,
             "nothing is appended while a segment is created"
         );
+        if !state.segments.is_empty() {
+            self.journal.note_roll();
+        }
         state
             .segments
             .push_back(Segment::create(segment, base_offset, index, file));

@@ -131,6 +131,18 @@ impl PartitionLog {
         Ok(())
     }
 
+    /// Whether a segment before the active one is not sealed yet.
+    pub(super) fn has_complete_segment(&self) -> bool {
+        let state = self.state.borrow();
+        // Segments are sealed in order, so only the last ones can be open.
+        state
+            .segments
+            .iter()
+            .rev()
+            .nth(1)
+            .is_some_and(|segment| !segment.sealed)
+    }
+
     fn next_to_seal(&self) -> Option<SegmentId> {
         let state = self.state.borrow();
         let newest = state.segments.len().checked_sub(1)?;
