@@ -17,15 +17,17 @@ count() { # LABEL PASSED FAILED SECONDS
   SUMMARY="$SUMMARY$(printf '%-28s %4d passed %4d failed %4d s' "$1" "$2" "$3" "$4")
 "
 }
-# run_scripts LABEL SIZE_MB: with BOOTSTRAP exported.
+# run_scripts LABEL SIZE_MB [SCRIPT WITH ARGUMENTS]: with BOOTSTRAP exported; SCRIPTS without a third.
 run_scripts() {
-  local script log last started status
-  for script in $SCRIPTS; do
-    echo "== $1 $script"
+  local script log last started status command scripts
+  if [ $# -gt 2 ]; then scripts=("$3"); else read -r -a scripts <<<"$SCRIPTS"; fi
+  for command in "${scripts[@]}"; do
+    script=${command%% *}
+    echo "== $1 $command"
     log=$(mktemp "$INSTALLED/log-XXXXXX")
     started=$SECONDS
     # Installing takes its time once; each script bounds its own steps.
-    SIZE_MB=$2 timeout -k 5 600 bash "$CLIENTS/$script" 2>&1 </dev/null | tee "$log"
+    SIZE_MB=$2 timeout -k 5 600 bash $CLIENTS/$command 2>&1 </dev/null | tee "$log"
     status=${PIPESTATUS[0]}
     last=$(grep -E '^[0-9]+ passed, [0-9]+ failed$' "$log" | tail -n 1)
     if [ -z "$last" ]; then
@@ -92,6 +94,8 @@ with_broker() {
     status=$?
     if [ $status -eq 0 ]; then
       count "$label SIGTERM" 1 0 $((SECONDS - started))
+      # What is on disk after a clean stop is what Kafka's own tool reads.
+      case $SCRIPTS in *python*) run_scripts "$label" "$2" "java/dump_log.sh $DATA/data" ;; esac
     else
       echo "exit code $status after SIGTERM"
       tail -n 40 "$log"

@@ -49,7 +49,8 @@ public final class Exchange {
 
     private static void read(String topic) {
         Map<String, Object> settings = Map.of(
-            "bootstrap.servers", System.getenv("BOOTSTRAP"), "enable.auto.commit", false, "auto.offset.reset", "none");
+            "bootstrap.servers", System.getenv("BOOTSTRAP"), "enable.auto.commit", false, "auto.offset.reset", "none",
+            "fetch.max.wait.ms", 20);
         try (var consumer = new KafkaConsumer<>(settings, new StringDeserializer(), new StringDeserializer())) {
             for (int partition = 0; partition < CODECS.length; partition++) {
                 var from = new TopicPartition(topic, partition);

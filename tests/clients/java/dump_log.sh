@@ -28,10 +28,12 @@ for file in "${files[@]}"; do
     fail "$file" "$(tail -n 10 "$report")"
     continue
   fi
-  # Batches are `baseOffset: .. lastOffset: .. count: ..`, records `| offset: ..`.
-  verdict=$(awk '
-    /isvalid: false|Non-consecutive|Mismatch|mismatch|invalid bytes|Exception/ { if (bad++ < 5) print }
+  # The tool reports `Non-consecutive offsets` for every segment that does not start at offset 0, so
+  # offsets are followed here. Batches are `baseOffset: .. lastOffset: .. count: ..`, records `| offset: ..`.
+  verdict=$(awk -v first="$(basename "$file" .log)" '
+    /isvalid: false|Mismatch|mismatch|invalid bytes|Exception/ { if (bad++ < 5) print }
     /^baseOffset: / { batches++; for (i = 1; i < NF; i++) { if ($i == "baseOffset:") base = $(i + 1); if ($i == "lastOffset:") last = $(i + 1); if ($i == "count:") count += $(i + 1) }
+      if (batches == 1 && base != first + 0) { bad++; print "the first batch is at " base }
       if (batches > 1 && base != end + 1) { bad++; print "batch at " base " follows " end }
       end = last }
     /^\| offset: / { records++; if (records > 1 && $3 != previous + 1) { bad++; print "record " $3 " follows " previous } previous = $3 }
