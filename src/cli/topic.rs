@@ -149,7 +149,8 @@ fn create(arguments: &CreateArguments) -> Result<(), Failure> {
     let replicas = number(created.map(|topic| topic.replication_factor.into()));
     let shape = match (partitions, replicas) {
         (Some(partitions), Some(replicas)) => {
-            format!(": {partitions} partitions, replication factor {replicas}")
+            let plural = if partitions == 1 { "" } else { "s" };
+            format!(": {partitions} partition{plural}, replication factor {replicas}")
         }
         _ => String::new(),
     };
