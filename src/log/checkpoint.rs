@@ -2,8 +2,8 @@
 //!
 //! # Format (little-endian), `checkpoint/<generation>-<core>.checkpoint`
 //! ```text
-//!  0  magic 8 "PLOGCKP1" | generation 8 | core 2 | epoch 16 | covered sequence 8 | log count 4
-//! 46  per log: topic id 16 | partition 4 | directory (length 2, text) | damage (length 2, text)
+//!  0  magic 8 "PLOGCKP1" | generation 8 | core 2 | epoch 16 | covered sequence 8 | closed 1 | log count 4
+//! 47  per log: topic id 16 | partition 4 | directory (length 2, text) | damage (length 2, text)
 //!     start 8 | end 8 | segment count 4
 //!     per segment: id 8 | base offset 8 | size 8 | largest timestamp 8 | first timestamp 8
 //!                  flags 1 (1 sealed, 2 index follows) | index (see index.rs)
@@ -39,6 +39,8 @@ pub struct Checkpoint {
     pub epoch: Epoch,
     /// Groups up to this one are contained.
     pub covered: u64,
+    /// No entry of this epoch follows: the broker stopped after it.
+    pub closed: bool,
     /// All logs of the core in the directory.
     pub logs: Vec<LogImage>,
 }
@@ -58,6 +60,7 @@ impl Checkpoint {
         bytes.extend_from_slice(&self.core.to_le_bytes());
         bytes.extend_from_slice(&self.epoch.0);
         bytes.extend_from_slice(&self.covered.to_le_bytes());
+        bytes.push(u8::from(self.closed));
         put_count(&mut bytes, self.logs.len());
         for log in &self.logs {
             encode_log(log, &mut bytes);
@@ -76,6 +79,7 @@ impl Checkpoint {
             core: fields.i16()?.cast_unsigned(),
             epoch: Epoch(fields.array()?),
             covered: fields.u64()?,
+            closed: fields.u8()? != 0,
             logs: Vec::new(),
         };
         for _ in 0..fields.count(44)? {
@@ -242,6 +246,7 @@ mod tests {
             core: 1,
             epoch: Epoch([1; 16]),
             covered: 77,
+            closed: true,
             logs: vec![log],
         }
     }

@@ -200,6 +200,8 @@ pub struct Journal {
     completed: Signal,
     /// A group waits for a file.
     starved: Cell<bool>,
+    /// The broker stops: nothing is taken any more.
+    closed: Cell<bool>,
     /// A log has rolled: its old segment is to be stored and sealed.
     rolled: Cell<bool>,
     groups: Cell<u64>,
@@ -245,6 +247,7 @@ impl Journal {
             pressed: Signal::default(),
             completed: Signal::default(),
             starved: Cell::new(false),
+            closed: Cell::new(false),
             rolled: Cell::new(false),
             groups: Cell::new(0),
             group_bytes: Cell::new(0),
@@ -354,7 +357,7 @@ impl Journal {
         mark: &Rc<FlushMark>,
         appended: AppendedBytes,
     ) {
-        if self.failure.borrow().is_some() {
+        if self.refuses() {
             mark.fail();
             return;
         }
@@ -390,7 +393,7 @@ impl Journal {
     pub fn record(&self, entry: &Entry<'_>) -> Promised<()> {
         debug_assert!(!matches!(entry, Entry::Append { .. }));
         let (done, durable) = promise();
-        if self.failure.borrow().is_some() {
+        if self.refuses() {
             return durable;
         }
         let mut bytes = Vec::new();
@@ -417,6 +420,18 @@ impl Journal {
         drop(state);
         self.work.raise();
         durable
+    }
+
+    /// As [`Journal::cut`], and nothing is taken after it: what was not recorded by now never will
+    /// be.
+    pub fn close(&self) -> Promised<u64> {
+        let durable = self.cut();
+        self.closed.set(true);
+        durable
+    }
+
+    fn refuses(&self) -> bool {
+        self.closed.get() || self.failure.borrow().is_some()
     }
 
     /// Gives files back whose groups are all covered by a durable checkpoint. A file that is too

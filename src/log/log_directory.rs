@@ -154,7 +154,7 @@ impl LogDirectory {
             let stopping = self.stopping.get();
             let due = self.journal.wants_checkpoint();
             let outcome = if stopping || due || self.checkpoint_asked.take() {
-                self.checkpoint().await
+                self.checkpoint(stopping).await
             } else if self.cache.is_crowded() {
                 self.make_room().await
             } else if self.journal.take_roll() {
@@ -224,8 +224,8 @@ impl LogDirectory {
     }
 
     /// Writes a checkpoint that covers everything recorded before this call and gives the journal's
-    /// files back.
-    async fn checkpoint(&self) -> Result<(), LogError> {
+    /// files back. The last one closes the journal.
+    async fn checkpoint(&self, closes: bool) -> Result<(), LogError> {
         // No await between the images and the cut: the images are the effect of exactly the
         // groups up to the cut.
         let logs: Vec<LogImage> = self
@@ -233,7 +233,12 @@ impl LogDirectory {
             .iter()
             .filter_map(|log| log.checkpoint_image())
             .collect();
-        let Some(covered) = self.journal.cut().await else {
+        let cut = if closes {
+            self.journal.close()
+        } else {
+            self.journal.cut()
+        };
+        let Some(covered) = cut.await else {
             return self.failed("the journal failed");
         };
         if is_planted(Breach::ReuseBeforeCheckpoint) {
@@ -247,6 +252,7 @@ impl LogDirectory {
             core: self.core,
             epoch: self.journal.epoch(),
             covered,
+            closed: closes,
             logs,
         };
         let name = checkpoint_file_name(self.generation, self.core);

@@ -25,7 +25,9 @@
 //!    removed after the entry that drops them is durable. Segment ids are random: an entry never
 //!    speaks of another file with the same name.
 //! 6. A start writes a new generation of checkpoints with new epochs and switches by one rename;
-//!    until then nothing recovery wrote differs from what it would write again.
+//!    until then nothing recovery wrote differs from what it would write again. A clean stop ends
+//!    with a checkpoint that closes its epoch: the journal takes nothing after its cut, so the next
+//!    start need not look into it.
 //!
 //! Departures from the plan so far: every append goes through the journal (the direct path for
 //! large ones follows), and the index of a segment thins itself out instead of growing with it, so

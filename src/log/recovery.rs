@@ -204,7 +204,8 @@ fn scan_journals(
         .iter()
         .map(|_| GroupsBySequence::new())
         .collect();
-    if checkpoints.is_empty() {
+    // After a clean stop (or at the very first start) the journal is empty by the checkpoints' word.
+    if checkpoints.iter().all(|checkpoint| checkpoint.closed) {
         return Ok(found);
     }
     for (number, file) in files.iter().enumerate() {
@@ -214,7 +215,8 @@ fn scan_journals(
                 continue;
             };
             let mine = |checkpoint: &Checkpoint| {
-                (checkpoint.epoch == header.epoch || is_planted(Breach::StaleSuccessor))
+                !checkpoint.closed
+                    && (checkpoint.epoch == header.epoch || is_planted(Breach::StaleSuccessor))
                     && header.sequence > checkpoint.covered
             };
             let Some(checkpoint) = checkpoints.iter().position(mine) else {
@@ -350,6 +352,7 @@ fn switch_generation(directory: &Path, recovered: &[RecoveredCore]) -> Result<()
             core: core as u16,
             epoch: recovered.epoch,
             covered: 0,
+            closed: false,
             logs: recovered.logs.clone(),
         };
         let path = directory.join(checkpoint_file_name(generation, core as u16));

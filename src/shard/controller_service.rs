@@ -28,7 +28,7 @@ use crate::wire::record_batch::{BatchHeader, BatchView, Batches, HEADER_BYTES};
 use crate::wire::record_batch_builder::{BatchBuilder, BatchOptions};
 
 /// Bytes of the metadata log after which a snapshot is due.
-const SNAPSHOT_DUE_BYTES: u64 = 4 << 20;
+const SNAPSHOT_DUE_BYTES: u64 = 1 << 20;
 
 /// Bytes of records in one batch.
 const BATCH_BYTES: usize = 512 << 10;
