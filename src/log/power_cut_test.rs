@@ -168,11 +168,11 @@ impl Run {
             let cores = random.u16(1..=3);
             let kill = random.u8(..5) == 0;
             let outcome = self.live(&world, cores)?;
-            self.cuts += 1;
-            disk = match (outcome, kill) {
-                (Life::Cut, _) => world.disk_after_power_cut(),
-                (Life::Ended, true) => world.disk_after_exit(),
-                (Life::Ended, false) => world.disk_after_power_cut(),
+            disk = if matches!(outcome, Life::Ended) && kill {
+                world.disk_after_exit()
+            } else {
+                self.cuts += 1;
+                world.disk_after_power_cut()
             };
             disk = self.examine(disk, random.u64(..), life, breach)?;
         }
