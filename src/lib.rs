@@ -9,9 +9,9 @@
 //! * **Produce**: socket -> `net` connection -> `api` dispatch -> `api` produce (validation) ->
 //!   `shard` router -> \[mesh\] -> `shard` replica manager -> `partition` leader (*enqueued*) ->
 //!   `log` partition log (copied once into the tail chunk) -> journal group commit -> the durable
-//!   end moves -> the high watermark moves -> purgatory releases (*committed*) -> \[mesh\] -> reply.
-//! * **Fetch**: the same to the replica; the log returns slices of chunks; too few bytes wait in
-//!   purgatory; slices travel back and leave as one gather write.
+//!   end moves -> the high watermark moves (*committed*) -> \[mesh\] -> reply.
+//! * **Fetch**: the same to the replica; the log returns slices of chunks; too few bytes wait
+//!   until a watched replica grows; slices travel back and leave as one gather write.
 
 pub mod config;
 pub mod observe;
