@@ -42,6 +42,7 @@ use crate::shard::controller_service::ControllerService;
 use crate::shard::core_metrics;
 use crate::shard::metadata_snapshot::Snapshot;
 use crate::shard::placement;
+use crate::shard::housekeeping::HousekeepingConfig;
 use crate::shard::replica_manager::ReplicaManager;
 use crate::shard::router::{Router, RouterPorts};
 
@@ -390,7 +391,7 @@ async fn start_core(
         directories,
         config.storage.reserve_bytes,
         config.limits.decompressed_batch_max_bytes,
-        config.storage.retention_check_interval_ms,
+        &housekeeping_config(shared),
     );
     let empty = MetadataImage::empty(&shared.cluster_id, config.node.id);
     let router = Router::start(parts.ports, shared.cores, replicas, config, empty.clone());
@@ -476,6 +477,17 @@ async fn lead_cluster(
         .map_err(|failure| format!("the metadata log does not take records: {failure:?}"))
 }
 
+fn housekeeping_config(shared: &Shared) -> HousekeepingConfig {
+    let (storage, limits) = (&shared.config.storage, &shared.limits);
+    HousekeepingConfig {
+        retention_check_ms: storage.retention_check_interval_ms,
+        compacts: storage.compaction_enable,
+        compaction_backoff_ms: storage.compaction_backoff_ms,
+        compaction_memory_bytes: limits.compaction_memory_per_core_bytes,
+        compaction_bytes_per_second: limits.compaction_bytes_per_core_per_second,
+    }
+}
+
 fn metadata_settings() -> LogSettings {
     LogSettings {
         segment_bytes: METADATA_SEGMENT_BYTES,
@@ -484,6 +496,8 @@ fn metadata_settings() -> LogSettings {
         index_most_entries: 4096,
         retention_ms: None,
         retention_bytes: None,
+        deletable: true,
+        compaction: None,
         producers_max: 1,
         producer_expiration_ms: i64::MAX / 2,
     }

@@ -10,12 +10,16 @@
 //! 5 Drop     segment id 8                     the segment's file may be gone
 //! 6 Epoch    leader epoch 4, start offset 8
 //! 7 Delete                                    the log's files may be gone
+//! 8 Swap     new segment id 8, base offset 8, size 8, largest timestamp 8, first timestamp 8,
+//!            compaction's progress 24 (compaction.rs), count 4, old segment ids 8 each
+//!                                             the new segment takes the place of the old ones
 //! ```
 //! `Append` carries any range of bytes, not whole batches: large batches span groups, and the
 //! first entry after a checkpoint repeats the beginning of a partly filled block.
 
 use super::bytes::{Fields, Malformed, put_text};
 use super::position::{BytePosition, LeaderEpoch, LogId, Offset, SegmentId};
+use super::swap::Swap;
 
 /// Bytes of an `Append` before its payload.
 pub const APPEND_HEADER_BYTES: usize = 1 + LOG_ID_BYTES + 8 + 8 + 4;
@@ -80,6 +84,13 @@ pub enum Entry<'a> {
         /// Which log.
         log: LogId,
     },
+    /// A compacted segment takes the place of others.
+    Swap {
+        /// Which log.
+        log: LogId,
+        /// Which segment takes whose place.
+        swap: Swap,
+    },
 }
 
 fn put_log(into: &mut Vec<u8>, kind: u8, log: LogId) {
@@ -128,6 +139,10 @@ impl<'a> Entry<'a> {
                 into.extend_from_slice(&start.0.to_le_bytes());
             }
             Entry::Delete { log } => put_log(into, 7, *log),
+            Entry::Swap { log, swap } => {
+                put_log(into, 8, *log);
+                swap.encode(into);
+            }
         }
     }
 
@@ -174,6 +189,10 @@ impl<'a> Entry<'a> {
                 start: Offset(fields.i64()?),
             },
             7 => Entry::Delete { log },
+            8 => Entry::Swap {
+                log,
+                swap: Swap::decode(fields)?,
+            },
             _ => return Err(Malformed(at)),
         })
     }
@@ -188,7 +207,8 @@ impl<'a> Entry<'a> {
             | Entry::Start { log, .. }
             | Entry::Drop { log, .. }
             | Entry::Epoch { log, .. }
-            | Entry::Delete { log } => *log,
+            | Entry::Delete { log }
+            | Entry::Swap { log, .. } => *log,
         }
     }
 }
@@ -210,6 +230,7 @@ pub fn encode_append_header(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log::compaction::CompactionProgress;
 
     #[test]
     fn every_kind_round_trips() {
@@ -245,6 +266,18 @@ mod tests {
                 start: Offset(17),
             },
             Entry::Delete { log },
+            Entry::Swap {
+                log,
+                swap: Swap {
+                    segment,
+                    base_offset: Offset(3),
+                    size_bytes: 4097,
+                    largest_timestamp_ms: 9,
+                    first_timestamp_ms: 8,
+                    progress: CompactionProgress::default(),
+                    old: vec![SegmentId(5), SegmentId(6)],
+                },
+            },
         ];
         let mut bytes = Vec::new();
         for entry in &entries {

@@ -228,10 +228,16 @@ impl LogDirectory {
     async fn checkpoint(&self, closes: bool) -> Result<(), LogError> {
         // No await between the images and the cut: the images are the effect of exactly the
         // groups up to the cut.
-        let logs: Vec<LogImage> = self
-            .logs()
+        let owned = self.logs();
+        let logs: Vec<LogImage> = owned
             .iter()
             .filter_map(|log| log.checkpoint_image())
+            .collect();
+        // The images name segments whose files have their names only when these are settled.
+        let swaps: Vec<(Rc<PartitionLog>, u64)> = owned
+            .into_iter()
+            .filter(|log| log.is_swapping())
+            .map(|log| (log.clone(), log.swaps_recorded()))
             .collect();
         let cut = if closes {
             self.journal.close()
@@ -245,7 +251,7 @@ impl LogDirectory {
             self.journal.release(covered);
         }
         if !is_planted(Breach::CheckpointBeforeData) {
-            self.make_stored_durable().await?;
+            self.make_stored_durable(swaps).await?;
         }
         let checkpoint = Checkpoint {
             generation: self.generation,
@@ -265,12 +271,21 @@ impl LogDirectory {
         Ok(())
     }
 
-    async fn make_stored_durable(&self) -> Result<(), LogError> {
+    async fn make_stored_durable(
+        &self,
+        swaps: Vec<(Rc<PartitionLog>, u64)>,
+    ) -> Result<(), LogError> {
         self.store_all(true).await?;
         for log in self.logs() {
             log.sync_segments().await?;
         }
-        Ok(())
+        for (log, recorded) in swaps {
+            log.swaps_settled(recorded).await;
+        }
+        match self.journal.failure() {
+            Some(reason) => Err(LogError::Offline(reason)),
+            None => Ok(()),
+        }
     }
 
     fn failed(&self, reason: &str) -> Result<(), LogError> {

@@ -38,6 +38,9 @@
 pub mod bytes;
 pub mod checkpoint;
 pub mod chunk_cache;
+pub mod cleaned_batch;
+pub mod compacting;
+pub mod compaction;
 pub mod data_directory;
 pub mod entry;
 pub mod group;
@@ -45,6 +48,8 @@ pub mod index;
 pub mod journal;
 pub mod leader_epochs;
 pub mod log_directory;
+pub mod offset_map;
+mod pace;
 pub mod partition_log;
 pub mod position;
 pub mod producer_state;
@@ -52,8 +57,12 @@ pub mod reader;
 pub mod recovery;
 mod replay;
 pub mod segment;
+mod segment_scan;
 pub mod small_file;
 mod storing;
+pub mod swap;
 
+#[cfg(all(test, feature = "sim"))]
+mod power_cut_compaction;
 #[cfg(all(test, feature = "sim"))]
 mod power_cut_test;

@@ -12,6 +12,8 @@ use std::rc::{Rc, Weak};
 use smallvec::SmallVec;
 
 use super::chunk_cache::{ChunkCache, Eviction};
+use super::compacting::CompactionState;
+use super::compaction::{CompactionProgress, CompactionSettings};
 use super::entry::Entry;
 use super::index::SparseIndex;
 use super::journal::{FlushMark, Journal};
@@ -28,7 +30,7 @@ use crate::runtime::signal::Signal;
 use crate::wire::record_batch::{BatchHeader, HEADER_BYTES};
 
 /// The live settings of a log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LogSettings {
     /// `segment.bytes`
     pub segment_bytes: u64,
@@ -42,6 +44,10 @@ pub struct LogSettings {
     pub retention_ms: Option<i64>,
     /// `retention.bytes`; none keeps any number of them.
     pub retention_bytes: Option<u64>,
+    /// Whether clients may delete records: not when only compaction may.
+    pub deletable: bool,
+    /// How it is compacted, if it is.
+    pub compaction: Option<CompactionSettings>,
     /// Idempotent producers remembered.
     pub producers_max: usize,
     /// `producer.id.expiration.ms`
@@ -83,6 +89,8 @@ pub struct LogImage {
     pub start: Offset,
     /// The next offset to be assigned.
     pub end: Offset,
+    /// How far compaction has come.
+    pub compaction: CompactionProgress,
     /// All segments, oldest first; the last one is active.
     pub segments: Vec<SegmentImage>,
     /// Which leader wrote what.
@@ -102,6 +110,7 @@ impl LogImage {
             directory: directory.into(),
             start: Offset(0),
             end: Offset(0),
+            compaction: CompactionProgress::default(),
             segments: Vec::new(),
             epochs: LeaderEpochs::default(),
             producers: ProducerState::default(),
@@ -128,9 +137,10 @@ pub(super) struct LogState {
     unflushed: VecDeque<Unflushed>,
     pub(super) epochs: LeaderEpochs,
     pub(super) producers: ProducerState,
+    pub(super) progress: CompactionProgress,
     /// The journal or the checkpoint knows the log.
     created: bool,
-    rolling: bool,
+    pub(super) rolling: bool,
     /// The next entry begins at the boundary of the block that is partly filled: no complete group
     /// since the last checkpoint holds that block's beginning.
     rebase: bool,
@@ -148,6 +158,7 @@ pub struct PartitionLog {
     mark: Rc<FlushMark>,
     pub(super) state: RefCell<LogState>,
     rolled: Signal,
+    pub(super) compaction: CompactionState,
     offline: RefCell<Option<LogError>>,
     /// What recovery found; it outlives restarts, unlike an error of the disk.
     damage: Option<String>,
@@ -188,6 +199,7 @@ impl PartitionLog {
             unflushed: VecDeque::new(),
             epochs: image.epochs,
             producers: image.producers,
+            progress: image.compaction,
             created,
             rolling: false,
             rebase: true,
@@ -206,6 +218,7 @@ impl PartitionLog {
             mark: Rc::default(),
             state: RefCell::new(state),
             rolled: Signal::default(),
+            compaction: CompactionState::default(),
             offline: RefCell::new(offline),
             damage: image.damage,
             weak: weak.clone(),
@@ -429,7 +442,7 @@ impl PartitionLog {
 
     /// Creates the next segment: its file and the names of it are durable before an entry of the
     /// journal speaks of it.
-    async fn roll(&self) -> io::Result<()> {
+    pub(super) async fn roll(&self) -> io::Result<()> {
         let (base_offset, created) = {
             let mut state = self.state.borrow_mut();
             state.rolling = true;
@@ -612,6 +625,7 @@ impl PartitionLog {
             directory: self.directory_name().to_string(),
             start: state.start,
             end: state.end,
+            compaction: state.progress,
             segments: state.segments.iter().map(Segment::image).collect(),
             epochs: state.epochs.clone(),
             producers: state.producers.clone(),
@@ -688,6 +702,8 @@ impl PartitionLog {
             if durable.await.is_none() {
                 return self.healthy();
             }
+            // It may have been swapped in just before: then its name is still to come.
+            self.swaps_settled(self.swaps_recorded()).await;
             for name in [
                 segment.path(&self.directory()),
                 self.directory()
@@ -729,6 +745,7 @@ impl PartitionLog {
         {
             return Ok(());
         }
+        self.compaction_ended().await;
         let directory = self.directory();
         for entry in disk::list_dir(&directory).await? {
             if !entry.is_dir {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::entry::Entry;
@@ -9,6 +10,8 @@ use super::index::{MOST_ENTRIES, SparseIndex};
 use super::partition_log::LogImage;
 use super::position::{BytePosition, LogId, Offset, SegmentId};
 use super::segment::{NO_TIMESTAMP_MS, SegmentImage, index_file_name, segment_file_name};
+use super::swap::{ReplayedSwaps, Swap};
+use crate::runtime::breach::{Breach, is_planted};
 use crate::runtime::startup;
 use crate::wire::record_batch::{BatchHeader, HEADER_BYTES};
 
@@ -28,6 +31,7 @@ struct ReplayedLog {
     redo: BTreeMap<SegmentId, Redo>,
     dropping: BTreeSet<SegmentId>,
     dropped: Vec<SegmentImage>,
+    swaps: ReplayedSwaps,
 }
 
 /// The logs of a directory while the journal is applied to them.
@@ -50,6 +54,7 @@ impl ReplayedLog {
             redo: BTreeMap::new(),
             dropping: BTreeSet::new(),
             dropped: Vec::new(),
+            swaps: ReplayedSwaps::default(),
         }
     }
 
@@ -109,6 +114,7 @@ impl Replay {
             Entry::Epoch { epoch, start, .. } => {
                 log.image.epochs.begin(*epoch, *start);
             }
+            Entry::Swap { swap, .. } => log.swap(swap),
             Entry::Create { .. } | Entry::Delete { .. } => {}
         }
     }
@@ -119,8 +125,10 @@ impl Replay {
         let mut written = 0;
         let mut images = Vec::new();
         for mut log in self.logs.into_values() {
-            log.find_batches();
+            log.find_batches(log.image.segments.len());
             log.settle_drops();
+            let own = directory.join(&log.image.directory);
+            log.swaps.finish(&own, &log.image.segments)?;
             written += log.write_segments(directory)?;
             log.check_files(directory)?;
             log.image.epochs.forget_before(log.image.start);
@@ -209,10 +217,45 @@ impl ReplayedLog {
         }
     }
 
-    /// Takes over every whole batch that the journal brings; a last one cut off was never
-    /// acknowledged.
-    fn find_batches(&mut self) {
-        for index in 0..self.image.segments.len() {
+    /// Puts a compacted segment in the place of those it was made from. Their batches count first:
+    /// offsets and producers go on from them. They are sealed, so all of them are here.
+    fn swap(&mut self, swap: &Swap) {
+        let segments = &self.image.segments;
+        let first = segments.iter().position(|old| Some(&old.id) == swap.old.first());
+        let old = first.map(|first| first..first + swap.old.len());
+        let are_old = |range: &Range<usize>| {
+            let old = segments.get(range.clone()).unwrap_or(&[]);
+            old.iter().map(|old| old.id).eq(swap.old.iter().copied())
+        };
+        let Some(old) = old.filter(are_old) else {
+            self.damage(format!(
+                "the journal swaps segments that are unknown for {:?}",
+                swap.segment
+            ));
+            return;
+        };
+        self.find_batches(old.end);
+        if is_planted(Breach::ReplayIntoSwapped) {
+            // By name instead of by identity: the new file has the name of the first old one.
+            if let Some(redo) = self.redo.remove(&swap.old[0]) {
+                self.redo.insert(swap.segment, redo);
+            }
+        }
+        for id in &swap.old {
+            self.redo.remove(id);
+            self.known_sizes.remove(id);
+        }
+        let replaced: Vec<SegmentImage> = self.image.segments.splice(old, [swap.image()]).collect();
+        self.swaps
+            .note(swap, replaced.iter().map(|segment| segment.base_offset));
+        self.known_sizes.insert(swap.segment, swap.size_bytes);
+        self.image.compaction = swap.progress;
+    }
+
+    /// Takes over every whole batch that the journal brings for the first `below` segments; a last
+    /// one cut off was never acknowledged.
+    fn find_batches(&mut self, below: usize) {
+        for index in 0..below {
             let id = self.image.segments[index].id;
             let Some(redo) = self.redo.remove(&id) else {
                 continue;

@@ -182,7 +182,7 @@ impl PartitionLog {
 
     /// A failed write to a segment is the directory's failure: nothing in it can be trusted to
     /// become durable any more.
-    fn fail_directory(&self, doing: &str, error: &io::Error) -> LogError {
+    pub(super) fn fail_directory(&self, doing: &str, error: &io::Error) -> LogError {
         let failed = self.disk_failed(doing, error);
         self.journal.fail(&failed.to_string());
         failed
