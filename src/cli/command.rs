@@ -159,7 +159,6 @@ mod tests {
             "percolog acl",
             "percolog tune check",
             "percolog inspect journal FILE --anything",
-            "percolog repair --help",
         ] {
             let failure = dispatch(&parse(line).expect(line)).expect_err(line);
             assert!(failure.to_string().contains("not available yet"), "{line}");

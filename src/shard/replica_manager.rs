@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 
+use super::housekeeping::{Housekeeper, HousekeepingConfig};
 use super::request::{
     AppendPart, AppendedPart, DeleteRecordsPart, DirectoryState, EpochEndPart, FetchPart,
     FetchedPart, FoundOffset, ListOffsetsPart, LogUsage, OffsetWanted, PartitionError, Promise,
@@ -39,6 +40,7 @@ pub struct ReplicaManager {
     replicas: RefCell<BTreeMap<LogId, Rc<Replica>>>,
     reserve_bytes: u64,
     decompressed_max_bytes: usize,
+    housekeeper: Housekeeper,
 }
 
 /// The result of one part of a request.
@@ -54,7 +56,7 @@ impl ReplicaManager {
         directories: Vec<Rc<LogDirectory>>,
         reserve_bytes: u64,
         decompressed_max_bytes: usize,
-        retention_check_ms: u64,
+        housekeeping: &HousekeepingConfig,
     ) -> Rc<ReplicaManager> {
         let slot = |directory| DirectorySlot {
             directory,
@@ -65,12 +67,10 @@ impl ReplicaManager {
             replicas: RefCell::default(),
             reserve_bytes,
             decompressed_max_bytes,
+            housekeeper: Housekeeper::new(housekeeping, decompressed_max_bytes),
         });
         spawn(Queue::Background, manager.clone().watch_space());
-        spawn(
-            Queue::Background,
-            manager.clone().keep_retention(retention_check_ms),
-        );
+        Housekeeper::start(&manager, housekeeping);
         manager
     }
 
@@ -151,6 +151,18 @@ impl ReplicaManager {
     #[must_use]
     pub fn replica(&self, log: LogId) -> Option<Rc<Replica>> {
         self.replicas.borrow().get(&log).cloned()
+    }
+
+    /// All partitions of this core.
+    #[must_use]
+    pub fn replicas(&self) -> Vec<Rc<Replica>> {
+        self.replicas.borrow().values().cloned().collect()
+    }
+
+    /// What keeps the logs of this core.
+    #[must_use]
+    pub fn housekeeper(&self) -> &Housekeeper {
+        &self.housekeeper
     }
 
     fn known(&self, log: LogId) -> PartResult<Rc<Replica>> {
@@ -310,6 +322,9 @@ impl ReplicaManager {
     pub async fn delete_records(&self, part: &DeleteRecordsPart) -> PartResult<i64> {
         let replica = self.known(part.log)?;
         replica.log().healthy().map_err(unreadable)?;
+        if !replica.log().settings().deletable {
+            return Err(PartitionError::PolicyViolation);
+        }
         let high_watermark = replica.high_watermark();
         let to = if part.offset == -1 {
             high_watermark
@@ -359,21 +374,6 @@ impl ReplicaManager {
     pub async fn shut_down(&self) {
         for directory in self.directories() {
             directory.shut_down().await;
-        }
-    }
-
-    /// Deletes old segments, one partition after the other.
-    async fn keep_retention(self: Rc<Self>, check_ms: u64) {
-        loop {
-            clock::sleep(Duration::from_millis(check_ms)).await;
-            let replicas: Vec<Rc<Replica>> = self.replicas.borrow().values().cloned().collect();
-            for replica in replicas {
-                if let Err(error) = replica.log().retain(clock::wall_ms()).await
-                    && error != LogError::Deleted
-                {
-                    tracing::warn!(log = %replica.log().directory_name(), %error, "retention");
-                }
-            }
         }
     }
 
