@@ -40,9 +40,9 @@ use crate::runtime::mesh::{Inbox, InboxSender, MeshPort, inbox, mesh};
 use crate::runtime::socket::Listener;
 use crate::shard::controller_service::ControllerService;
 use crate::shard::core_metrics;
+use crate::shard::housekeeping::HousekeepingConfig;
 use crate::shard::metadata_snapshot::Snapshot;
 use crate::shard::placement;
-use crate::shard::housekeeping::HousekeepingConfig;
 use crate::shard::replica_manager::ReplicaManager;
 use crate::shard::router::{Router, RouterPorts};
 

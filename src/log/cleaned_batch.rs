@@ -105,7 +105,9 @@ pub fn clean(batch: &BatchView<'_>, rules: &CleaningRules<'_>) -> Result<Cleaned
     for record in Records::new(&payload, header.record_count) {
         let record = record?;
         if !deltas.contains(&record.offset_delta) {
-            return Err(BatchError::BadRecord("offsets do not ascend within the batch"));
+            return Err(BatchError::BadRecord(
+                "offsets do not ascend within the batch",
+            ));
         }
         deltas = record.offset_delta.saturating_add(1)..=header.last_offset_delta;
         if rules.keeps(header, &record) {
@@ -151,15 +153,16 @@ impl CleaningRules<'_> {
             return false;
         };
         let is_latest = self.map.get(key).is_none_or(|latest| offset >= latest);
-        let outlived = header.attributes.has_delete_horizon() && self.now_ms >= header.base_timestamp;
+        let outlived =
+            header.attributes.has_delete_horizon() && self.now_ms >= header.base_timestamp;
         is_latest && (record.value.is_some() || !outlived)
     }
 
     /// A batch none of whose records stay.
     fn without_records(&self, header: &BatchHeader) -> CleanedBatch {
         let last = Offset(header.last_offset());
-        let is_last_of_producer = header.has_producer_id()
-            && (self.last_of_producer)(header.producer_id) == Some(last);
+        let is_last_of_producer =
+            header.has_producer_id() && (self.last_of_producer)(header.producer_id) == Some(last);
         let ends_the_round = last.0 + 1 == self.round_end.0;
         match is_last_of_producer || ends_the_round {
             true if header.record_count == 0 => CleanedBatch::Same,
@@ -337,7 +340,13 @@ mod tests {
 
     #[test]
     fn the_last_record_of_every_key_stays_and_offsets_do_not_change() {
-        for codec in [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd] {
+        for codec in [
+            Codec::None,
+            Codec::Gzip,
+            Codec::Snappy,
+            Codec::Lz4,
+            Codec::Zstd,
+        ] {
             let options = BatchOptions {
                 compression: Compression::of(codec),
                 producer_id: 7,
@@ -407,7 +416,11 @@ mod tests {
             };
             cleaned_by(&stamped, &rules)
         };
-        assert_eq!(at(NOW_MS + 999), CleanedBatch::Same, "it is not stamped again");
+        assert_eq!(
+            at(NOW_MS + 999),
+            CleanedBatch::Same,
+            "it is not stamped again"
+        );
         let after = rebuilt(at(NOW_MS + 1000));
         assert_eq!(records(&after), [(101, 501, "b".into(), Some("2".into()))]);
         let header = BatchHeader::parse(&after).unwrap();
@@ -458,7 +471,11 @@ mod tests {
         let header = BatchHeader::parse(&empty).unwrap();
         assert_eq!(empty.len(), HEADER_BYTES);
         assert_eq!(
-            (header.record_count, header.last_offset(), header.last_sequence()),
+            (
+                header.record_count,
+                header.last_offset(),
+                header.last_sequence()
+            ),
             (0, 102, 42)
         );
         assert_eq!(header.attributes, Attributes(0), "nothing is compressed");
@@ -467,8 +484,14 @@ mod tests {
             cleaned_by(&empty, &rules(&map, &is_last)),
             CleanedBatch::Same
         );
-        assert_eq!(cleaned_by(&bytes, &rules(&map, &is_older)), CleanedBatch::Gone);
-        assert_eq!(cleaned_by(&empty, &rules(&map, &is_older)), CleanedBatch::Gone);
+        assert_eq!(
+            cleaned_by(&bytes, &rules(&map, &is_older)),
+            CleanedBatch::Gone
+        );
+        assert_eq!(
+            cleaned_by(&empty, &rules(&map, &is_older)),
+            CleanedBatch::Gone
+        );
         let at_round_end = CleaningRules {
             round_end: Offset(103),
             ..rules(&map, &|_| None)
@@ -515,7 +538,10 @@ mod tests {
         let bytes = batch(options(), &THREE);
         let view = BatchView::parse(&bytes).unwrap();
         let mut map = OffsetMap::new(100, 1 << 16, [5, 6]);
-        assert_eq!(note_keys(&view, Offset(101)..Offset(200), LIMIT_BYTES, &mut map), Ok(Ok(())));
+        assert_eq!(
+            note_keys(&view, Offset(101)..Offset(200), LIMIT_BYTES, &mut map),
+            Ok(Ok(()))
+        );
         assert_eq!((map.get(b"a"), map.get(b"c")), (None, Some(Offset(102))));
         let mut map = OffsetMap::new(100, 1 << 16, [5, 6]);
         let dirty = Offset(0)..Offset(102);

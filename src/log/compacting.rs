@@ -470,11 +470,7 @@ impl PartitionLog {
     }
 
     /// Records the swap and lets memory follow, in one turn.
-    fn record_swap(
-        &self,
-        swap: Swap,
-        file: CleanedFile,
-    ) -> Result<RecordedSwap, CompactionError> {
+    fn record_swap(&self, swap: Swap, file: CleanedFile) -> Result<RecordedSwap, CompactionError> {
         self.still_compacted()?;
         let mut state = self.state.borrow_mut();
         let first = state
@@ -511,7 +507,10 @@ impl PartitionLog {
         let number = self.compaction.recorded.get() + 1;
         self.compaction.recorded.set(number);
         let (segment, base_offset) = (swap.segment, swap.base_offset);
-        let durable = self.journal.record(&Entry::Swap { log: self.id(), swap });
+        let durable = self.journal.record(&Entry::Swap {
+            log: self.id(),
+            swap,
+        });
         Ok(RecordedSwap {
             number,
             durable,
@@ -559,7 +558,11 @@ impl PartitionLog {
         if is_planted(Breach::SwapBeforeEntry) && !disk::exists(&cleaned).await? {
             return Ok(());
         }
-        disk::rename(&cleaned, &directory.join(segment_file_name(swap.base_offset))).await?;
+        disk::rename(
+            &cleaned,
+            &directory.join(segment_file_name(swap.base_offset)),
+        )
+        .await?;
         disk::sync_dir(&directory).await
     }
 

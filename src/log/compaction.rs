@@ -322,7 +322,10 @@ mod tests {
     fn the_active_segment_is_never_cleaned() {
         let log = segments(&[100, 100, 100]);
         let seen = outlook(&log, clean_to(0), &SETTINGS, 0);
-        assert_eq!((seen.first_dirty, seen.first_uncleanable), (Offset(0), Offset(20)));
+        assert_eq!(
+            (seen.first_dirty, seen.first_uncleanable),
+            (Offset(0), Offset(20))
+        );
         assert_eq!((seen.clean_bytes, seen.cleanable_bytes), (0, 200));
         let alone = outlook(&segments(&[100]), clean_to(0), &SETTINGS, 0);
         assert_eq!(alone.plan(), None);
@@ -348,7 +351,10 @@ mod tests {
         let log = segments(&[100, 100, 5]);
         let half = outlook(&log, clean_to(10), &SETTINGS, 0);
         assert_eq!(half.dirty_ratio(), 0.5);
-        assert!(!half.is_due(&SETTINGS, 0), "Kafka demands more than the ratio");
+        assert!(
+            !half.is_due(&SETTINGS, 0),
+            "Kafka demands more than the ratio"
+        );
         let more = CompactionSettings {
             min_dirty_ratio: 0.49,
             ..SETTINGS
@@ -449,7 +455,10 @@ mod tests {
         let end = Offset(many.len() as i64 * 10);
         assert_eq!(
             group_segments(&many, end, 100),
-            [0..SEGMENTS_PER_SWAP_MAX, SEGMENTS_PER_SWAP_MAX..SEGMENTS_PER_SWAP_MAX + 1]
+            [
+                0..SEGMENTS_PER_SWAP_MAX,
+                SEGMENTS_PER_SWAP_MAX..SEGMENTS_PER_SWAP_MAX + 1
+            ]
         );
         assert!(group_segments(&[], Offset(0), 100).is_empty());
     }

@@ -16,10 +16,11 @@ use super::chunk_cache::{CacheLimits, ChunkCache};
 use super::journal::JournalLimits;
 use super::log_directory::LogDirectory;
 use super::partition_log::{LogError, LogImage, LogSettings, PartitionLog};
+use super::position::{LeaderEpoch, LogId, Offset};
 use super::power_cut_compaction::{
     compact_somewhere, compare_keyed, is_keyed, keyed_batch, keyed_read_is_right, settings_of,
 };
-use super::position::{LeaderEpoch, LogId, Offset};
+use super::reader::BatchRun;
 use super::recovery::{RecoveredCore, RecoveryError, recover};
 use crate::runtime::breach::Breach;
 use crate::runtime::clock;
@@ -384,6 +385,15 @@ fn acknowledge(model: &Rc<RefCell<Model>>, id: LogId, end: Offset) {
     }
 }
 
+/// The bytes of a run in one piece.
+pub(super) fn joined(run: &BatchRun) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(run.size_bytes);
+    for slice in &run.slices {
+        bytes.extend_from_slice(slice);
+    }
+    bytes
+}
+
 async fn read_somewhere(log: &Rc<PartitionLog>, model: &Rc<RefCell<Model>>) {
     let (start, flushed) = (log.start_offset(), log.flushed_offset());
     if flushed <= start {
@@ -394,11 +404,7 @@ async fn read_somewhere(log: &Rc<PartitionLog>, model: &Rc<RefCell<Model>>) {
     let Ok(run) = log.read(from, flushed, most, true).await else {
         return;
     };
-    let read: Vec<u8> = run
-        .slices
-        .iter()
-        .flat_map(|slice| slice.iter().copied())
-        .collect();
+    let read = joined(&run);
     let model = model.borrow();
     let batches = &model.logs[&log.id()].batches;
     if is_keyed(log.id()) {
@@ -541,11 +547,7 @@ async fn compare_batches(log: &Rc<PartitionLog>, expected: &ModelLog) -> Verdict
             .read(Offset(at), Offset(end), 10_000, true)
             .await
             .map_err(|error| format!("{id:?} at {at}: {error}"))?;
-        let read: Vec<u8> = run
-            .slices
-            .iter()
-            .flat_map(|slice| slice.iter().copied())
-            .collect();
+        let read = joined(&run);
         let (first, _) = expected
             .batches
             .range(..=at)

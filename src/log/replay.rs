@@ -221,7 +221,9 @@ impl ReplayedLog {
     /// offsets and producers go on from them. They are sealed, so all of them are here.
     fn swap(&mut self, swap: &Swap) {
         let segments = &self.image.segments;
-        let first = segments.iter().position(|old| Some(&old.id) == swap.old.first());
+        let first = segments
+            .iter()
+            .position(|old| Some(&old.id) == swap.old.first());
         let old = first.map(|first| first..first + swap.old.len());
         let are_old = |range: &Range<usize>| {
             let old = segments.get(range.clone()).unwrap_or(&[]);

@@ -155,7 +155,8 @@ impl CleanedFile {
         let header = BatchHeader::parse(batch).expect("a batch that was parsed or built");
         assert!(header.size_bytes() == batch.len(), "one whole batch");
         let offset = Offset(header.base_offset);
-        self.index.note(offset, self.size, self.largest_timestamp_ms);
+        self.index
+            .note(offset, self.size, self.largest_timestamp_ms);
         if self.size == 0 {
             self.first_timestamp_ms = header.max_timestamp;
         }

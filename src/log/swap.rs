@@ -122,7 +122,10 @@ impl ReplayedSwaps {
         // are visible but not durable, and the next checkpoint relies on them.
         startup::sync_dir(directory)?;
         for base_offset in &self.replaced {
-            if kept.iter().any(|segment| segment.base_offset == *base_offset) {
+            if kept
+                .iter()
+                .any(|segment| segment.base_offset == *base_offset)
+            {
                 continue;
             }
             for name in [
