@@ -9,9 +9,8 @@ use super::compaction::CompactionSettings;
 use super::log_directory::LogDirectory;
 use super::partition_log::{LogError, LogSettings, PartitionLog};
 use super::position::{LogId, Offset};
-use super::power_cut_test::{ModelLog, SETTINGS, Verdict, log_id, pick, random_below};
+use super::power_cut_test::{ModelLog, SETTINGS, Verdict, joined, log_id, pick, random_below};
 use crate::runtime::random::random_u64;
-use crate::wire::compression::{Codec, Compression};
 use crate::wire::record::Records;
 use crate::wire::record_batch::{BatchHeader, BatchView, HEADER_BYTES};
 use crate::wire::record_batch_builder::{BatchBuilder, BatchOptions};
@@ -44,13 +43,7 @@ pub(super) fn settings_of(id: LogId) -> LogSettings {
 /// A batch of few records with few keys; now and then without value or without key.
 pub(super) fn keyed_batch() -> (BatchHeader, Vec<u8>) {
     let producer = random_below(3) == 0;
-    let codec = if random_below(3) == 0 {
-        Codec::Lz4
-    } else {
-        Codec::None
-    };
     let mut builder = BatchBuilder::new(BatchOptions {
-        compression: Compression::of(codec),
         producer_id: if producer { random_below(3) as i64 } else { -1 },
         producer_epoch: if producer { 0 } else { -1 },
         base_sequence: if producer { 0 } else { -1 },
@@ -217,11 +210,7 @@ async fn read_all(log: &Rc<PartitionLog>, expected: &ModelLog) -> Result<Records
             .read(Offset(at), Offset(end), 10_000, true)
             .await
             .map_err(|error| format!("{id:?} at {at}: {error}"))?;
-        let read: Vec<u8> = run
-            .slices
-            .iter()
-            .flat_map(|slice| slice.iter().copied())
-            .collect();
+        let read = joined(&run);
         let batches = whole_batches(&read);
         if batches.is_empty() && !read.is_empty() {
             return Err(format!("{id:?}: no whole batch at {at}"));

@@ -20,6 +20,7 @@ use super::position::{LeaderEpoch, LogId, Offset};
 use super::power_cut_compaction::{
     compact_somewhere, compare_keyed, is_keyed, keyed_batch, keyed_read_is_right, settings_of,
 };
+use super::reader::BatchRun;
 use super::recovery::{RecoveredCore, RecoveryError, recover, repair_directory};
 use super::segment_pool::PoolLimits;
 use crate::runtime::breach::Breach;
@@ -416,6 +417,15 @@ fn acknowledge(model: &Rc<RefCell<Model>>, id: LogId, end: Offset) {
     }
 }
 
+/// The bytes of a run in one piece.
+pub(super) fn joined(run: &BatchRun) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(run.size_bytes);
+    for slice in &run.slices {
+        bytes.extend_from_slice(slice);
+    }
+    bytes
+}
+
 async fn read_somewhere(log: &Rc<PartitionLog>, model: &Rc<RefCell<Model>>) {
     let (start, flushed) = (log.start_offset(), log.flushed_offset());
     let is_cut = |log: &ModelLog| log.cut_asked.is_some();
@@ -431,11 +441,7 @@ async fn read_somewhere(log: &Rc<PartitionLog>, model: &Rc<RefCell<Model>>) {
     if model.borrow().logs[&log.id()].cuts > cuts {
         return; // What was read may be gone.
     }
-    let read: Vec<u8> = run
-        .slices
-        .iter()
-        .flat_map(|slice| slice.iter().copied())
-        .collect();
+    let read = joined(&run);
     let model = model.borrow();
     let batches = &model.logs[&log.id()].batches;
     if is_keyed(log.id()) {
@@ -623,11 +629,7 @@ async fn compare_batches(log: &Rc<PartitionLog>, expected: &ModelLog) -> Verdict
             .read(Offset(at), Offset(end), 10_000, true)
             .await
             .map_err(|error| format!("{id:?} at {at}: {error}"))?;
-        let read: Vec<u8> = run
-            .slices
-            .iter()
-            .flat_map(|slice| slice.iter().copied())
-            .collect();
+        let read = joined(&run);
         let (first, _) = expected
             .batches
             .range(..=at)
