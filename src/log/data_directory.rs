@@ -1,7 +1,8 @@
 //! A data directory as a whole: whose it is, and that only one process uses it.
 //!
-//! `percolog.format` is a text file of `key=value` lines: `format.version`, `cluster.id`, `node.id`,
-//! `directory.id`. A directory without it must be empty to be taken; one of a newer format, another
+//! `percolog.format` is a text file of `key=value` lines, each ended by a line feed:
+//! `format.version` (a decimal number), `cluster.id`, `node.id` (a decimal number), `directory.id`;
+//! ids are 22 symbols of url-safe base64 without padding, as Kafka prints them. A directory without it must be empty to be taken; one of a newer format, another
 //! cluster or another node is refused.
 
 use std::collections::BTreeMap;
@@ -192,10 +193,16 @@ fn check_format(
     Ok((found, id("directory.id")?))
 }
 
-fn write_format(path: &Path, cluster: Uuid, node_id: i32, directory: Uuid) -> io::Result<()> {
-    let text = format!(
+/// The content of `percolog.format`.
+#[must_use]
+pub fn format_text(cluster: Uuid, node_id: i32, directory: Uuid) -> String {
+    format!(
         "format.version={FORMAT_VERSION}\ncluster.id={cluster}\nnode.id={node_id}\ndirectory.id={directory}\n"
-    );
+    )
+}
+
+fn write_format(path: &Path, cluster: Uuid, node_id: i32, directory: Uuid) -> io::Result<()> {
+    let text = format_text(cluster, node_id, directory);
     startup::replace_file(&path.join(FORMAT_FILE), text.as_bytes())
 }
 
