@@ -39,6 +39,7 @@ pub mod bytes;
 pub mod checkpoint;
 pub mod chunk_cache;
 pub mod data_directory;
+pub mod directory_register;
 pub mod entry;
 pub mod group;
 pub mod index;

@@ -72,6 +72,16 @@ pub enum LogError {
     },
 }
 
+/// Whether a disk said that it is full, which passes: what was refused may be tried again, since
+/// blocks were refused and none is in an unknown state. Not so of a flush, which is never retried.
+#[must_use]
+pub fn is_out_of_space(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
+}
+
 /// A log as a checkpoint knows it, with everything recovery needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogImage {
@@ -345,7 +355,7 @@ impl PartitionLog {
                 Step::Wait => wait.await,
                 Step::Roll => {
                     if let Err(error) = self.roll().await {
-                        if error.kind() == io::ErrorKind::StorageFull {
+                        if is_out_of_space(&error) {
                             return Err(LogError::NoSpace);
                         }
                         return Err(self.disk_failed("creating a segment", &error));
@@ -699,6 +709,22 @@ impl PartitionLog {
             }
         }
         Ok(())
+    }
+
+    /// Lets go of the memory of bytes that will never be stored: the directory has failed.
+    pub(super) fn abandon(&self) {
+        self.settle();
+        let mut state = self.state.borrow_mut();
+        state.unflushed.clear();
+        let mut unstored = 0;
+        for segment in &mut state.segments {
+            unstored += segment.size - segment.stored;
+            segment.flushed = segment.size;
+            segment.stored = segment.size;
+        }
+        drop(state);
+        self.cache.note_stored(unstored as usize);
+        self.cache.trim();
     }
 
     /// Removes the log for good.

@@ -7,7 +7,7 @@
 
 use std::io;
 
-use super::partition_log::{LogError, PartitionLog};
+use super::partition_log::{LogError, PartitionLog, is_out_of_space};
 use super::position::{BytePosition, SegmentId};
 use super::segment::index_file_name;
 use super::small_file;
@@ -30,7 +30,7 @@ impl PartitionLog {
     pub(super) async fn store(&self, ragged: bool) -> Result<(), LogError> {
         while let Some(plan) = self.plan_store(ragged) {
             if let Err(error) = self.execute(plan).await {
-                return Err(self.fail_directory("writing a segment", &error));
+                return Err(self.not_stored("writing a segment", &error));
             }
         }
         Ok(())
@@ -125,7 +125,7 @@ impl PartitionLog {
     pub(super) async fn seal_segments(&self) -> Result<(), LogError> {
         while let Some(segment) = self.next_to_seal() {
             if let Err(error) = self.seal(segment).await {
-                return Err(self.fail_directory("sealing a segment", &error));
+                return Err(self.not_stored("sealing a segment", &error));
             }
         }
         Ok(())
@@ -166,7 +166,9 @@ impl PartitionLog {
             (found.size, found.base_offset, index)
         };
         file.set_len(size).await?;
-        file.full_sync().await?;
+        // Whatever a failed flush says, it is no full disk that may be tried again.
+        let flushed = file.full_sync().await;
+        flushed.map_err(|error| io::Error::other(error.to_string()))?;
         if let Some(index) = index {
             let path = self.directory().join(index_file_name(base_offset));
             small_file::replace(&path, &index).await?;
@@ -178,6 +180,16 @@ impl PartitionLog {
             found.file = None;
         }
         Ok(())
+    }
+
+    /// A full disk refuses blocks and keeps the rest: the journal holds the bytes until there is
+    /// space.
+    fn not_stored(&self, doing: &str, error: &io::Error) -> LogError {
+        if is_out_of_space(error) {
+            LogError::NoSpace
+        } else {
+            self.fail_directory(doing, error)
+        }
     }
 
     /// A failed write to a segment is the directory's failure: nothing in it can be trusted to

@@ -294,6 +294,29 @@ pub async fn exists(path: &Path) -> io::Result<bool> {
     urgent(path, startup::exists).await
 }
 
+/// Which directory of which file system a path leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    device: u64,
+    inode: u64,
+}
+
+/// What `path` leads to now; another answer later means that something was mounted, unmounted or
+/// replaced.
+///
+/// # Errors
+/// As stat(2).
+pub async fn identity(path: &Path) -> io::Result<Identity> {
+    let identity = |path: &Path| {
+        let status = rustix::fs::stat(path)?;
+        Ok(Identity {
+            device: status.st_dev,
+            inode: status.st_ino,
+        })
+    };
+    urgent(path, identity).await
+}
+
 /// Sizes of a file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Space {

@@ -86,14 +86,13 @@ fn net_samples(net: &NetMetrics, samples: &mut Vec<Sample>) {
 
 fn log_samples(router: &Router, samples: &mut Vec<Sample>) {
     let replicas = router.replicas();
-    let (mut groups, mut bytes, mut allocated, mut checkpoints, mut offline) = (0, 0, 0, 0, 0);
+    let (mut groups, mut bytes, mut allocated, mut checkpoints) = (0, 0, 0, 0);
     for directory in replicas.directories() {
         let counts = directory.journal().counts();
         groups += counts.groups;
         bytes += counts.bytes;
         allocated += counts.allocated_bytes;
         checkpoints += directory.checkpoints();
-        offline += u64::from(directory.journal().failure().is_some());
     }
     samples.extend([
         gauge(
@@ -123,8 +122,18 @@ fn log_samples(router: &Router, samples: &mut Vec<Sample>) {
         ),
         gauge(
             "percolog_offline_directories",
-            "Data directories that failed.",
-            offline,
+            "Data directories that do not serve, as the core sees them.",
+            replicas.offline_directories() as u64,
+        ),
+        gauge(
+            "percolog_full_directories",
+            "Data directories without space for appends, as the core sees them.",
+            replicas.full_directories() as u64,
+        ),
+        gauge(
+            "percolog_offline_partitions",
+            "Partitions of the core that do not serve because of their disk.",
+            replicas.offline_logs().len() as u64,
         ),
         counter(
             "percolog_mailbox_refusals_total",
