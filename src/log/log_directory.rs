@@ -198,6 +198,8 @@ impl LogDirectory {
             }
             if lacks_space {
                 clock::sleep(SPACE_AGAIN).await;
+                // What was due was taken as done.
+                self.journal.note_roll();
             }
         }
         self.ended.set(true);
