@@ -465,6 +465,10 @@ async fn start_core(
             reserve_bytes: config.storage.reserve_bytes,
             decompressed_max_bytes: config.limits.decompressed_batch_max_bytes,
             retention_check_ms: config.storage.retention_check_interval_ms,
+            scrub_bytes_per_second: config
+                .storage
+                .scrub_bytes_per_second
+                .div_ceil(shared.cores as u64),
         },
     );
     let empty = MetadataImage::empty(&shared.cluster_id, config.node.id);

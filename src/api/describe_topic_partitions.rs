@@ -142,12 +142,14 @@ fn cursor(topic: &TopicImage, partition: usize) -> ResponseCursor<'_> {
     }
 }
 
-/// A partition whose disk does not serve has no leader, as Kafka's controller would have it.
+/// A partition whose disk does not serve has no leader and nobody in sync, as Kafka's controller
+/// would have it.
 fn mark_offline(topic: &mut Topic<'_>, is_offline: impl Fn(Uuid, i32) -> bool) {
     for partition in &mut topic.partitions {
         if is_offline(topic.topic_id, partition.partition_index) {
             partition.error_code = ErrorCode::LeaderNotAvailable.code();
             partition.leader_id = NO_LEADER;
+            partition.isr_nodes.clear();
             partition.offline_replicas = partition.replica_nodes.clone();
         }
     }

@@ -237,12 +237,14 @@ fn found(topic: &TopicImage) -> MetadataResponseTopic<'_> {
     }
 }
 
-/// A partition whose disk does not serve has no leader, as Kafka's controller would have it.
+/// A partition whose disk does not serve has no leader and nobody in sync, as Kafka's controller
+/// would have it.
 fn mark_offline(topic: &mut MetadataResponseTopic<'_>, is_offline: impl Fn(Uuid, i32) -> bool) {
     for partition in &mut topic.partitions {
         if is_offline(topic.topic_id, partition.partition_index) {
             partition.error_code = ErrorCode::LeaderNotAvailable.code();
             partition.leader_id = NO_LEADER;
+            partition.isr_nodes.clear();
             partition.offline_replicas = partition.replica_nodes.clone();
         }
     }

@@ -76,6 +76,8 @@ section! {
         chunk_first_bytes: usize = "16384", Kind::Long(4 * KIB, 16 * MIB), "bytes", [];
         /// Groups of a journal on their way to the disk at a time.
         journal_groups_in_flight: usize = "2", Kind::Int(1, 4), "groups", [];
+        /// How fast sealed segments are read in the background to find damage; 0 is not at all.
+        scrub_bytes_per_second: u64 = "4194304", Kind::Long(0, 1024 * GIB), "bytes/s", [];
         /// How often retention is looked after.
         retention_check_interval_ms: u64 = "300000", Kind::Long(1, i64::MAX), "ms", ["log.retention.check.interval.ms"];
     }

@@ -52,6 +52,7 @@ pub mod producer_state;
 pub mod reader;
 pub mod recovery;
 mod replay;
+pub mod scrub;
 pub mod segment;
 pub mod small_file;
 mod storing;

@@ -159,8 +159,8 @@ pub struct PartitionLog {
     pub(super) state: RefCell<LogState>,
     rolled: Signal,
     offline: RefCell<Option<LogError>>,
-    /// What recovery found; it outlives restarts, unlike an error of the disk.
-    damage: Option<String>,
+    /// What recovery or the scrubber found; it outlives restarts, unlike an error of the disk.
+    damage: RefCell<Option<String>>,
     weak: Weak<PartitionLog>,
 }
 
@@ -217,7 +217,7 @@ impl PartitionLog {
             state: RefCell::new(state),
             rolled: Signal::default(),
             offline: RefCell::new(offline),
-            damage: image.damage,
+            damage: RefCell::new(image.damage),
             weak: weak.clone(),
         })
     }
@@ -268,6 +268,13 @@ impl PartitionLog {
         self.mark.moved().raise();
         self.rolled.raise();
         self.cache.wake();
+    }
+
+    /// Takes this log out of service until an operator repairs it; the next checkpoint makes that
+    /// durable.
+    pub(super) fn set_damage(&self, what: String) {
+        let what = self.damage.borrow_mut().get_or_insert(what).clone();
+        self.set_offline(LogError::Offline(what.into()));
     }
 
     /// First offset that may be read.
@@ -625,7 +632,7 @@ impl PartitionLog {
             segments: state.segments.iter().map(Segment::image).collect(),
             epochs: state.epochs.clone(),
             producers: state.producers.clone(),
-            damage: self.damage.clone(),
+            damage: self.damage.borrow().clone(),
         })
     }
 

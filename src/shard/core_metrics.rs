@@ -86,6 +86,7 @@ fn net_samples(net: &NetMetrics, samples: &mut Vec<Sample>) {
 
 fn log_samples(router: &Router, samples: &mut Vec<Sample>) {
     let replicas = router.replicas();
+    let scrub = replicas.scrub_counts();
     let (mut groups, mut bytes, mut allocated, mut checkpoints) = (0, 0, 0, 0);
     for directory in replicas.directories() {
         let counts = directory.journal().counts();
@@ -129,6 +130,21 @@ fn log_samples(router: &Router, samples: &mut Vec<Sample>) {
             "percolog_full_directories",
             "Data directories without space for appends, as the core sees them.",
             replicas.full_directories() as u64,
+        ),
+        counter(
+            "percolog_scrub_rounds_total",
+            "Full rounds of the background check over all sealed segments.",
+            scrub.rounds,
+        ),
+        counter(
+            "percolog_scrub_bytes_total",
+            "Bytes that the background check read.",
+            scrub.bytes,
+        ),
+        counter(
+            "percolog_scrub_damaged_batches_total",
+            "Batches that did not verify, each of which took its partition offline.",
+            scrub.bad_batches,
         ),
         gauge(
             "percolog_offline_partitions",

@@ -17,6 +17,7 @@ use crate::log::log_directory::LogDirectory;
 use crate::log::partition_log::{LogError, LogSettings};
 use crate::log::position::{LogId, Offset};
 use crate::log::reader::Slices;
+use crate::log::scrub::{ScrubCounts, Scrubber};
 use crate::partition::leader::EpochJudgement;
 use crate::partition::replica::{AppendRefusal, Placed, Replica};
 use crate::partition::turns::Turn;
@@ -58,6 +59,8 @@ pub struct ReplicaSettings {
     pub decompressed_max_bytes: usize,
     /// How often retention is looked after.
     pub retention_check_ms: u64,
+    /// How fast this core reads sealed segments to find damage; 0 is not at all.
+    pub scrub_bytes_per_second: u64,
 }
 
 /// See the head of this file.
@@ -74,6 +77,7 @@ pub struct ReplicaManager {
     pub(super) settings: ReplicaSettings,
     /// The directories were looked at.
     pub(super) looked: Signal,
+    scrubber: Rc<Scrubber>,
 }
 
 /// The result of one part of a request.
@@ -93,8 +97,10 @@ impl ReplicaManager {
         settings: ReplicaSettings,
     ) -> Rc<ReplicaManager> {
         assert!(directories.len() == health.len(), "one slot per directory");
+        let online = directories.iter().flatten().cloned().collect();
         let manager = Rc::new(ReplicaManager {
             core,
+            scrubber: Scrubber::new(online, settings.scrub_bytes_per_second),
             slots: directories.into_iter().map(DirectorySlot::new).collect(),
             health,
             cache,
@@ -106,6 +112,9 @@ impl ReplicaManager {
         });
         spawn(Queue::Background, manager.clone().watch_directories());
         spawn(Queue::Background, manager.clone().keep_retention());
+        if settings.scrub_bytes_per_second > 0 {
+            spawn(Queue::Background, manager.scrubber.clone().run());
+        }
         manager
     }
 
@@ -137,6 +146,12 @@ impl ReplicaManager {
                 .is_some_and(|directory| slot.is_full.get() || directory.is_out_of_space())
         };
         self.slots.iter().filter(is_full).count()
+    }
+
+    /// What the background check of sealed segments found.
+    #[must_use]
+    pub fn scrub_counts(&self) -> ScrubCounts {
+        self.scrubber.counts()
     }
 
     /// Partitions of this core that do not serve.
