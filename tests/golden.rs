@@ -8,9 +8,9 @@
 use std::path::PathBuf;
 
 use percolog::log::bytes::Fields;
-use percolog::log::checkpoint::{Checkpoint, Current};
+use percolog::log::checkpoint::{Checkpoint, Current, JournalPlace};
 use percolog::log::data_directory::{format_text, open_all};
-use percolog::log::entry::Entry;
+use percolog::log::entry::{Entry, NAMED_BATCH_BYTES};
 use percolog::log::group::{Epoch, GROUP_HEADER_BYTES, GroupHeader, group_size_bytes};
 use percolog::log::index::{IndexFile, MOST_ENTRIES, SparseIndex};
 use percolog::log::partition_log::LogImage;
@@ -103,6 +103,19 @@ fn every_kind() -> Vec<Entry<'static>> {
             start: Offset(17),
         },
         Entry::Delete { log },
+        Entry::Truncate {
+            log,
+            segment: SEGMENT,
+            position: 4000,
+            offset: Offset(16),
+        },
+        Entry::Extent {
+            log,
+            segment: SEGMENT,
+            position: 8192,
+            length: 12_288,
+            batches: &[0x42; NAMED_BATCH_BYTES],
+        },
     ]
 }
 
@@ -116,10 +129,12 @@ fn kind_number(entry: &Entry<'_>) -> u8 {
         Entry::Drop { .. } => 5,
         Entry::Epoch { .. } => 6,
         Entry::Delete { .. } => 7,
+        Entry::Truncate { .. } => 9,
+        Entry::Extent { .. } => 10,
     }
 }
 
-const KINDS: u8 = 7;
+const KINDS: [u8; 9] = [1, 2, 3, 4, 5, 6, 7, 9, 10];
 
 #[test]
 fn a_group_with_an_entry_of_every_kind() {
@@ -158,7 +173,7 @@ fn a_group_with_an_entry_of_every_kind() {
     }
     assert_eq!(fields.remaining(), 0);
     kinds.sort_unstable();
-    assert_eq!(kinds, (1..=KINDS).collect::<Vec<u8>>());
+    assert_eq!(kinds, KINDS);
 }
 
 fn index() -> SparseIndex {
@@ -220,6 +235,10 @@ fn a_checkpoint_with_everything_in_it() {
         core: 0x0a0b,
         epoch: Epoch(*b"sixteen secrets!"),
         covered: 77,
+        cut: JournalPlace {
+            file: 0x0201,
+            position: 8192,
+        },
         closed: true,
         logs: vec![log_image(), LogImage::empty(empty, "orders-7")],
     };

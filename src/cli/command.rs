@@ -12,10 +12,11 @@ use super::failure::Failure;
 use super::inspect::FileArguments;
 use super::inspect_segment::SegmentArguments;
 use super::produce::ProduceArguments;
+use super::repair::RepairArguments;
 use super::serve::ServeArguments;
 use super::topic::TopicCommand;
 use super::{cluster, config, consume, inspect_checkpoint, inspect_index, inspect_journal};
-use super::{inspect_segment, output, produce, serve, topic};
+use super::{inspect_segment, output, produce, repair, serve, topic};
 
 /// A durable log broker for Linux that speaks Kafka's wire protocol, and its tools
 #[derive(Debug, Parser)]
@@ -64,8 +65,7 @@ enum Command {
     Tune(Anything),
     /// Live view in the terminal (not available yet)
     Top(Anything),
-    /// Cuts damaged logs on an operator's word (not available yet)
-    Repair(Anything),
+    Repair(RepairArguments),
 }
 
 #[derive(Debug, Subcommand)]
@@ -124,7 +124,7 @@ fn dispatch(command: &Command) -> Result<(), Failure> {
         Command::Transaction(_) => unavailable("transaction"),
         Command::Tune(_) => unavailable("tune"),
         Command::Top(_) => unavailable("top"),
-        Command::Repair(_) => unavailable("repair"),
+        Command::Repair(arguments) => repair::run(arguments),
     }
 }
 
@@ -170,7 +170,7 @@ mod tests {
             "percolog group list --bootstrap x:1",
             "percolog acl",
             "percolog tune check",
-            "percolog repair --help",
+            "percolog top --help",
         ] {
             let failure = dispatch(&parse(line).expect(line)).expect_err(line);
             assert!(failure.to_string().contains("not available yet"), "{line}");

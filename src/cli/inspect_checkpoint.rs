@@ -160,6 +160,7 @@ fn head_text(head: &CheckpointHead, verifies: bool, output: OutputFormat) -> Str
             "core": head.core,
             "epoch_digest": digest,
             "covered": head.covered,
+            "cut": { "journal_file": head.cut.file, "position": head.cut.position },
             "closed": head.closed,
             "logs": head.logs,
             "verifies": verifies,
@@ -167,10 +168,12 @@ fn head_text(head: &CheckpointHead, verifies: bool, output: OutputFormat) -> Str
         .to_string(),
         OutputFormat::Table => format!(
             "checkpoint: generation {}, core {}, epoch {digest} (a digest; the epoch is a secret), \
-             covers groups up to {}, {}, {} logs; {}",
+             covers groups up to {} (journal file {} byte {}), {}, {} logs; {}",
             head.generation,
             head.core,
             head.covered,
+            head.cut.file,
+            head.cut.position,
             if head.closed {
                 "closed: the broker stopped after it"
             } else {
@@ -265,7 +268,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::log::checkpoint::Checkpoint;
+    use crate::log::checkpoint::{Checkpoint, JournalPlace};
     use crate::log::group::Epoch;
     use crate::log::index::{MOST_ENTRIES, SparseIndex};
     use crate::log::position::{LeaderEpoch, LogId, Offset, SegmentId};
@@ -299,6 +302,10 @@ mod tests {
             core: 1,
             epoch: Epoch([1; 16]),
             covered: 77,
+            cut: JournalPlace {
+                file: 3,
+                position: 8192,
+            },
             closed: true,
             logs: (0..logs).map(log).collect(),
         };
@@ -321,7 +328,7 @@ mod tests {
         let (text, verdict) = listed(&file(2), OutputFormat::Table);
         verdict.expect("whole");
         assert!(
-            text.contains("generation 5, core 1") && text.contains("up to 77, closed"),
+            text.contains("generation 5, core 1") && text.contains("up to 77 (journal file 3"),
             "{text}"
         );
         assert!(

@@ -9,7 +9,7 @@ use std::io::{self, BufWriter, Write};
 use serde_json::{Value, json};
 
 use crate::log::bytes::{Fields, Malformed};
-use crate::log::entry::Entry;
+use crate::log::entry::{Entry, named_batches};
 use crate::log::group::{Epoch, GROUP_HEADER_BYTES, GroupHeader};
 use crate::log::position::{LogId, SegmentId};
 use crate::runtime::buffer::BLOCK_BYTES;
@@ -348,6 +348,34 @@ fn entry_fields(entry: &Entry<'_>) -> (&'static str, Vec<(&'static str, Value)>)
             ],
         ),
         Entry::Delete { .. } => ("delete", vec![]),
+        Entry::Truncate {
+            segment,
+            position,
+            offset,
+            ..
+        } => (
+            "truncate",
+            vec![
+                segment_id(segment),
+                ("segment_position", json!(position)),
+                ("offset", json!(offset.0)),
+            ],
+        ),
+        Entry::Extent {
+            segment,
+            position,
+            length,
+            batches,
+            ..
+        } => (
+            "extent",
+            vec![
+                segment_id(segment),
+                ("segment_position", json!(position)),
+                ("length", json!(length)),
+                ("batches", json!(named_batches(batches).count())),
+            ],
+        ),
     }
 }
 
@@ -371,7 +399,7 @@ fn entry_text(entry: &Entry<'_>, group: u64, at: u64, output: OutputFormat) -> S
             value.to_string()
         }
         OutputFormat::Table => {
-            let mut line = format!("  {at:<12} {kind:<6} {topic}-{partition}");
+            let mut line = format!("  {at:<12} {kind:<8} {topic}-{partition}");
             for (name, field) in fields {
                 let field = match field {
                     Value::String(text) => text.escape_debug().to_string(),

@@ -4,16 +4,20 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
 use super::checkpoint::{Checkpoint, checkpoint_file_name};
 use super::chunk_cache::ChunkCache;
 use super::journal::{Journal, JournalLimits};
-use super::partition_log::{LogError, LogImage, LogSettings, PartitionLog, is_out_of_space};
+use super::pace::Pace;
+use super::partition_log::{
+    LogError, LogHome, LogImage, LogSettings, PartitionLog, is_out_of_space,
+};
 use super::position::LogId;
 use super::recovery::{CHECKPOINT_DIRECTORY, JOURNAL_DIRECTORY, RecoveredCore};
+use super::segment_pool::{PoolLimits, SegmentPool};
 use super::small_file;
 use crate::runtime::breach::{Breach, is_planted};
 use crate::runtime::clock;
@@ -22,10 +26,27 @@ use crate::runtime::signal::{Promise, promise};
 
 /// How long to wait before a full disk is tried again.
 const SPACE_AGAIN: Duration = Duration::from_secs(1);
+/// Entries of indexes that one checkpoint carries, shared by its logs; 20 bytes each. Beyond it the
+/// indexes of active segments are thinned out, and look-ups after a start walk a little further.
+const INDEX_ENTRIES_PER_CHECKPOINT: usize = 200_000;
+
+/// What of them a log gets at least.
+const LEAST_INDEX_ENTRIES: usize = 64;
+
+/// How a directory does what is not urgent.
+#[derive(Clone, Copy, Debug)]
+pub struct Housekeeping {
+    /// Files kept for new segments.
+    pub pool: PoolLimits,
+    /// Budget of background writes to segments; 0 is none.
+    pub write_bytes_per_second: u64,
+    /// How often logs are looked over for those that nobody uses.
+    pub cool_after: Duration,
+}
 
 /// See the head of this file.
 pub struct LogDirectory {
-    path: PathBuf,
+    home: Rc<LogHome>,
     core: u16,
     generation: u64,
     journal: Rc<Journal>,
@@ -39,6 +60,7 @@ pub struct LogDirectory {
     out_of_space: Cell<bool>,
     checkpoints: Cell<u64>,
     checkpoint_asked: Cell<bool>,
+    cooling_asked: Cell<bool>,
 }
 
 impl LogDirectory {
@@ -49,6 +71,7 @@ impl LogDirectory {
         recovered: RecoveredCore,
         cache: &Rc<ChunkCache>,
         limits: JournalLimits,
+        housekeeping: Housekeeping,
         settings: impl Fn(&LogImage) -> LogSettings,
     ) -> io::Result<Rc<LogDirectory>> {
         let journal = Journal::start(
@@ -59,16 +82,22 @@ impl LogDirectory {
             recovered.next_file,
         )
         .await?;
+        let prefix = format!("{}-{core}", recovered.generation);
+        let home = Rc::new(LogHome {
+            path: path.to_path_buf(),
+            journal: journal.clone(),
+            cache: cache.clone(),
+            naming: Rc::default(),
+            pool: SegmentPool::start(path, prefix, housekeeping.pool, recovered.pool_files),
+            pace: Pace::new(housekeeping.write_bytes_per_second),
+        });
         let mut logs = BTreeMap::new();
         for image in recovered.logs {
             let (id, settings) = (image.id, settings(&image));
-            logs.insert(
-                id,
-                PartitionLog::open(path, image, &journal, cache, settings),
-            );
+            logs.insert(id, PartitionLog::open(&home, image, settings));
         }
         let directory = Rc::new(LogDirectory {
-            path: path.to_path_buf(),
+            home,
             core,
             generation: recovered.generation,
             journal,
@@ -80,7 +109,12 @@ impl LogDirectory {
             out_of_space: Cell::new(false),
             checkpoints: Cell::new(0),
             checkpoint_asked: Cell::new(false),
+            cooling_asked: Cell::new(false),
         });
+        spawn(
+            Queue::Background,
+            directory.clone().cool_now_and_then(housekeeping.cool_after),
+        );
         spawn(Queue::Background, directory.clone().keep_house());
         Ok(directory)
     }
@@ -88,7 +122,7 @@ impl LogDirectory {
     /// The data directory.
     #[must_use]
     pub fn path(&self) -> &Path {
-        &self.path
+        &self.home.path
     }
 
     /// The journal.
@@ -123,7 +157,7 @@ impl LogDirectory {
         settings: LogSettings,
     ) -> Rc<PartitionLog> {
         let image = LogImage::empty(id, directory_name);
-        let log = PartitionLog::open(&self.path, image, &self.journal, &self.cache, settings);
+        let log = PartitionLog::open(&self.home, image, settings);
         let before = self.logs.borrow_mut().insert(id, log.clone());
         assert!(before.is_none(), "{id:?} is created twice");
         log
@@ -139,6 +173,17 @@ impl LogDirectory {
         }
     }
 
+    /// Gives the space of files that wait to become segments back: the disk is full.
+    pub async fn empty_pool(&self) {
+        self.home.pool.empty().await;
+    }
+
+    /// Bytes of files that wait to become segments.
+    #[must_use]
+    pub fn pool_bytes(&self) -> u64 {
+        self.home.pool.ready_bytes()
+    }
+
     /// Asks for a checkpoint soon.
     pub fn ask_for_checkpoint(&self) {
         self.checkpoint_asked.set(true);
@@ -149,6 +194,27 @@ impl LogDirectory {
     #[must_use]
     pub fn is_out_of_space(&self) -> bool {
         self.out_of_space.get()
+    }
+
+    /// Asks for memory and descriptors of logs that nobody used since this was last asked.
+    pub fn ask_for_cooling(&self) {
+        self.cooling_asked.set(true);
+        self.journal.pressed().raise();
+    }
+
+    async fn cool_now_and_then(self: Rc<Self>, period: Duration) {
+        while !self.stopping.get() {
+            clock::sleep(period).await;
+            self.ask_for_cooling();
+        }
+    }
+
+    async fn cool_down(&self) -> Result<(), LogError> {
+        for log in self.logs() {
+            log.cool_down().await?;
+            yield_if_needed().await;
+        }
+        Ok(())
     }
 
     /// Writes everything to the segments and an empty journal, and ends the tasks. Nothing may be
@@ -179,18 +245,20 @@ impl LogDirectory {
                 self.make_room().await
             } else if self.journal.take_roll() {
                 self.seal_complete().await
+            } else if self.cooling_asked.take() {
+                self.cool_down().await
             } else {
                 futures_lite::future::or(pressed, crowded).await;
                 continue;
             };
             let lacks_space = matches!(outcome, Err(LogError::NoSpace));
             if lacks_space && !self.out_of_space.get() {
-                tracing::warn!(directory = %self.path.display(),
+                tracing::warn!(directory = %self.home.path.display(),
                     "the disk is full: records stay in the journal until there is space");
             } else if let Err(error) = outcome
                 && !lacks_space
             {
-                tracing::error!(directory = %self.path.display(), %error, "storing failed");
+                tracing::error!(directory = %self.home.path.display(), %error, "storing failed");
             }
             self.out_of_space.set(lacks_space);
             if stopping {
@@ -208,6 +276,7 @@ impl LogDirectory {
             self.logs().iter().for_each(|log| log.abandon());
         }
         self.journal.stop();
+        self.home.pool.stop().await;
         let stop = self.stop.borrow_mut().take();
         if let Some(done) = stop {
             done.keep(());
@@ -263,37 +332,40 @@ impl LogDirectory {
     /// Writes a checkpoint that covers everything recorded before this call and gives the journal's
     /// files back. The last one closes the journal.
     async fn checkpoint(&self, closes: bool) -> Result<(), LogError> {
+        let most_index_entries = (INDEX_ENTRIES_PER_CHECKPOINT / self.logs.borrow().len().max(1))
+            .max(LEAST_INDEX_ENTRIES);
         // No await between the images and the cut: the images are the effect of exactly the
         // groups up to the cut.
         let logs: Vec<LogImage> = self
             .logs()
             .iter()
-            .filter_map(|log| log.checkpoint_image())
+            .filter_map(|log| log.checkpoint_image(most_index_entries))
             .collect();
         let cut = if closes {
             self.journal.close()
         } else {
             self.journal.cut()
         };
-        let Some(covered) = cut.await else {
+        let Some(cut) = cut.await else {
             return self.failed("the journal failed");
         };
         if is_planted(Breach::ReuseBeforeCheckpoint) {
-            self.journal.release(covered);
+            self.journal.release(cut.sequence);
         }
         if !is_planted(Breach::CheckpointBeforeData) {
-            self.make_stored_durable().await?;
+            self.make_stored_durable(&logs).await?;
         }
         let checkpoint = Checkpoint {
             generation: self.generation,
             core: self.core,
             epoch: self.journal.epoch(),
-            covered,
+            covered: cut.sequence,
+            cut: cut.place,
             closed: closes,
             logs,
         };
         let name = checkpoint_file_name(self.generation, self.core);
-        let path = self.path.join(CHECKPOINT_DIRECTORY).join(name);
+        let path = self.home.path.join(CHECKPOINT_DIRECTORY).join(name);
         if let Err(error) = small_file::replace(&path, &checkpoint.encode()).await {
             if is_out_of_space(&error) {
                 return Err(LogError::NoSpace);
@@ -301,14 +373,30 @@ impl LogDirectory {
             return self.failed(&format!("writing {} failed: {error}", path.display()));
         }
         self.checkpoints.set(self.checkpoints.get() + 1);
-        self.journal.release(covered);
+        self.journal.release(cut.sequence);
         Ok(())
     }
 
-    async fn make_stored_durable(&self) -> Result<(), LogError> {
+    async fn make_stored_durable(&self, images: &[LogImage]) -> Result<(), LogError> {
         self.store_all(true).await?;
-        for log in self.logs() {
+        for image in images {
+            let Some(log) = self.log(image.id) else {
+                continue; // Deleted meanwhile.
+            };
+            loop {
+                // A block whose beginning the image names may be on its way with a later group.
+                let flushed = self.journal.group_completed().raised();
+                log.store(true).await?;
+                if log.has_stored(image) {
+                    break;
+                }
+                if self.journal.failure().is_some() {
+                    return self.failed("the journal failed");
+                }
+                flushed.await;
+            }
             log.sync_segments().await?;
+            yield_if_needed().await;
         }
         Ok(())
     }

@@ -39,6 +39,13 @@ pub struct FoundBatch {
     pub header: BatchHeader,
 }
 
+impl FoundBatch {
+    /// Its segment, and where it begins there.
+    pub(super) fn place(&self) -> (SegmentId, BytePosition) {
+        (self.segment, self.position)
+    }
+}
+
 /// How a batch is looked for.
 #[derive(Clone, Copy)]
 enum Wanted {
@@ -69,6 +76,7 @@ impl PartitionLog {
         whole_first: bool,
     ) -> Result<BatchRun, LogError> {
         self.healthy()?;
+        self.touched.set(true);
         let (start, end) = (self.start_offset(), self.end_offset());
         if from < start || from > end {
             return Err(LogError::OutOfRange {
@@ -94,7 +102,11 @@ impl PartitionLog {
             return Ok(BatchRun::default());
         };
         let limit = self.end_of_readable(&found, below).await?;
-        let room = (limit - found.position) as usize;
+        // The log may have been cut while this waited.
+        let Some(room) = limit.checked_sub(found.position).filter(|room| *room > 0) else {
+            return Ok(BatchRun::default());
+        };
+        let room = room as usize;
         let first = found.header.size_bytes();
         if first > most_bytes && !whole_first {
             return Ok(BatchRun::default());
@@ -306,7 +318,7 @@ impl PartitionLog {
     }
 
     /// `length` bytes of a segment from `position` on.
-    async fn bytes(
+    pub(super) async fn bytes(
         &self,
         segment: SegmentId,
         position: BytePosition,
@@ -364,7 +376,7 @@ impl PartitionLog {
     ) -> io::Result<Slice> {
         let block = BLOCK_BYTES as u64;
         let begin = at - at % block;
-        let (stop, stored, keep_below) = {
+        let (stop, stored, keep_below, cuts) = {
             let state = self.state.borrow();
             let found = state.segment(segment).ok_or_else(gone)?;
             let most = self.cache.limits().most_chunk_bytes as u64;
@@ -381,6 +393,7 @@ impl PartitionLog {
                 stop.min(next).min(found.stored.next_multiple_of(block)),
                 found.stored,
                 keep_below,
+                found.cuts,
             )
         };
         if begin >= stop || at >= stored {
@@ -395,7 +408,7 @@ impl PartitionLog {
             return Err(io::Error::other(format!("the file ends before byte {at}")));
         }
         let kept = valid.min(keep_below.saturating_sub(begin) as usize);
-        self.keep_chunk(segment, begin, bytes.part(0..kept));
+        self.keep_chunk((segment, cuts), begin, bytes.part(0..kept));
         Ok(bytes.part((at - begin) as usize..valid))
     }
 

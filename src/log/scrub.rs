@@ -16,6 +16,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::log_directory::LogDirectory;
+use super::pace::Pace;
 use super::partition_log::PartitionLog;
 use super::position::{BytePosition, Offset, SegmentId};
 use crate::runtime::buffer::BLOCK_BYTES;
@@ -204,7 +205,7 @@ pub struct ScrubCounts {
 /// See the head of this file.
 pub struct Scrubber {
     directories: Vec<Rc<LogDirectory>>,
-    bytes_per_second: u64,
+    pace: Pace,
     counts: Cell<ScrubCounts>,
 }
 
@@ -222,7 +223,7 @@ impl Scrubber {
     pub fn new(directories: Vec<Rc<LogDirectory>>, bytes_per_second: u64) -> Rc<Scrubber> {
         Rc::new(Scrubber {
             directories,
-            bytes_per_second: bytes_per_second.max(1),
+            pace: Pace::new(bytes_per_second),
             counts: Cell::default(),
         })
     }
@@ -333,8 +334,7 @@ impl Scrubber {
             skipped = 0;
             at += bytes.len() as u64;
             self.count(|counts| counts.bytes += bytes.len() as u64);
-            let pause_us = bytes.len() as u64 * 1_000_000 / self.bytes_per_second;
-            clock::sleep(Duration::from_micros(pause_us)).await;
+            self.pace.spend(bytes.len() as u64).await;
         }
         if verifier.batches() >= most {
             return Ok(());
@@ -422,10 +422,10 @@ mod simulation {
     use std::path::Path;
 
     use super::*;
-    use crate::log::chunk_cache::{CacheLimits, ChunkCache};
-    use crate::log::journal::JournalLimits;
-    use crate::log::partition_log::{LogError, LogSettings};
+    use crate::log::chunk_cache::ChunkCache;
+    use crate::log::partition_log::LogError;
     use crate::log::position::{LeaderEpoch, LogId};
+    use crate::log::power_cut_test::{CACHE, HOUSEKEEPING, JOURNAL, SETTINGS};
     use crate::log::recovery::recover;
     use crate::runtime::sim::disk_model::DiskModel;
     use crate::runtime::sim::world::World;
@@ -433,16 +433,6 @@ mod simulation {
 
     const DATA: &str = "/data";
     const LOGS: u32 = 3;
-    const SETTINGS: LogSettings = LogSettings {
-        segment_bytes: 16 << 10,
-        segment_ms: i64::MAX,
-        index_interval_bytes: 512,
-        index_most_entries: 4,
-        retention_ms: None,
-        retention_bytes: None,
-        producers_max: 64,
-        producer_expiration_ms: i64::MAX / 2,
-    };
 
     fn log_id(partition: u32) -> LogId {
         LogId {
@@ -456,23 +446,12 @@ mod simulation {
         let recovered = world.enter(|| recover(Path::new(DATA), 1, |_| 0));
         let recovered = recovered.expect("recovers").0.remove(0);
         async move {
-            let cache = Rc::new(ChunkCache::new(CacheLimits {
-                total_bytes: 96 << 10,
-                unstored_bytes: 48 << 10,
-                least_chunk_bytes: 4 << 10,
-                most_chunk_bytes: 16 << 10,
-            }));
-            let journal = JournalLimits {
-                total_bytes: 5 * (64 << 10),
-                file_bytes: 64 << 10,
-                first_file_bytes: 24 << 10,
-                group_bytes: 12 << 10,
-                pending_bytes: 12 << 10,
-                append_bytes: 17 << 10,
-                groups_in_flight: 2,
-            };
+            let cache = Rc::new(ChunkCache::new(CACHE));
             let path = Path::new(DATA);
-            let started = LogDirectory::start(path, 0, recovered, &cache, journal, |_| SETTINGS);
+            let started =
+                LogDirectory::start(path, 0, recovered, &cache, JOURNAL, HOUSEKEEPING, |_| {
+                    SETTINGS
+                });
             started.await.expect("the simulated disk gives no errors")
         }
     }

@@ -131,6 +131,9 @@ impl ReplicaManager {
         let unstored = self.health.note_unstored(self.core.index(), unstored);
         let free_bytes = space.free_bytes.saturating_sub(unstored);
         slot.note_space(path, free_bytes, self.settings.reserve_bytes);
+        if slot.is_full.get() {
+            directory.empty_pool().await;
+        }
         Ok(())
     }
 

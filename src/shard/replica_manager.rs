@@ -7,6 +7,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
+
 use super::directory_health::DirectoryHealth;
 use super::request::{
     AppendPart, AppendedPart, DeleteRecordsPart, EpochEndPart, FetchPart, FetchedPart, FoundOffset,
@@ -478,17 +480,16 @@ async fn append(
     until: Promise,
     done: SlotPromise<Vec<PartResult<AppendedPart>>>,
 ) {
-    let mut placed = Vec::with_capacity(ordered.len());
-    for (part, ordered) in ordered {
-        placed.push(match ordered {
-            Ok((replica, turn)) => replica
-                .append(turn, &part.header, &part.payload)
-                .await
-                .map(|place| (replica, place))
-                .map_err(refused),
-            Err(error) => Err(error),
-        });
-    }
+    let place = async |(part, ordered): Ordered| match ordered {
+        Ok((replica, turn)) => replica
+            .append(turn, &part.header, &part.payload)
+            .await
+            .map(|place| (replica, place))
+            .map_err(refused),
+        Err(error) => Err(error),
+    };
+    // Side by side: partitions that wait for a segment wait together.
+    let mut placed = join_all(ordered.into_iter().map(place)).await;
     let answer = |placed: &PartResult<(Rc<Replica>, Placed)>| match placed {
         Ok((replica, place)) => Ok(AppendedPart {
             base_offset: place.base_offset.0,
