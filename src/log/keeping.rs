@@ -92,8 +92,11 @@ impl PartitionLog {
         for mut segment in gone {
             let path = segment.path(&self.directory());
             let open = segment.file.take();
+            // A run of compaction may read it by a descriptor of its own: not to be recycled then.
+            let compacted = self.settings().compaction.is_some();
+            let size_bytes = if compacted { 0 } else { segment.size };
             let pool = &self.home.pool;
-            pool.retire(path, segment.size, open, delay_ms).await;
+            pool.retire(path, size_bytes, open, delay_ms).await;
             self.remove(&index_file_name(segment.base_offset)).await;
         }
         Ok(())

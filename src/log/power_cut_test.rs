@@ -37,7 +37,7 @@ use crate::wire::record_batch_builder::{BatchBuilder, BatchOptions};
 const DATA: &str = "/data";
 
 /// Small enough that every history rolls, evicts, wraps the journal and checkpoints.
-const JOURNAL: JournalLimits = JournalLimits {
+pub(super) const JOURNAL: JournalLimits = JournalLimits {
     total_bytes: 5 * (64 << 10),
     file_bytes: 64 << 10,
     first_file_bytes: 24 << 10,
@@ -50,7 +50,7 @@ const JOURNAL: JournalLimits = JournalLimits {
     group_direct_bytes: 32 << 10,
 };
 
-const CACHE: CacheLimits = CacheLimits {
+pub(super) const CACHE: CacheLimits = CacheLimits {
     total_bytes: 96 << 10,
     unstored_bytes: 48 << 10,
     least_chunk_bytes: 4 << 10,
@@ -72,7 +72,7 @@ pub(super) const SETTINGS: LogSettings = LogSettings {
     flush_messages: 1,
 };
 
-const HOUSEKEEPING: Housekeeping = Housekeeping {
+pub(super) const HOUSEKEEPING: Housekeeping = Housekeeping {
     pool: PoolLimits {
         total_bytes: 128 << 10,
         least_file_bytes: 4 << 10,
@@ -479,8 +479,10 @@ async fn move_start(directories: &[Rc<LogDirectory>], model: &Rc<RefCell<Model>>
     if let Some(log) = model.borrow_mut().logs.get_mut(&id) {
         log.start_asked = log.start_asked.max(to.0);
     }
+    let cuts = model.borrow().logs.get(&id).map_or(0, |log| log.cuts);
     if log.advance_start(to).await.is_ok()
         && let Some(log) = model.borrow_mut().logs.get_mut(&id)
+        && log.cuts == cuts
     {
         log.start_acknowledged = log.start_acknowledged.max(to.0);
     }
