@@ -314,10 +314,10 @@ impl File {
                 // Some file systems cannot reserve; the length still has to be right.
                 Err(rustix::io::Errno::OPNOTSUPP) => {
                     let length = u64::try_from(rustix::fs::fstat(&descriptor)?.st_size);
-                    let shorter = length.is_ok_and(|length| length < size_bytes);
-                    Ok(if shorter {
+                    if length.is_ok_and(|length| length < size_bytes) {
                         rustix::fs::ftruncate(&descriptor, size_bytes)?;
-                    })
+                    }
+                    Ok(())
                 }
                 Err(error) => Err(error.into()),
             }
