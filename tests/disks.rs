@@ -187,7 +187,12 @@ fn a_full_disk_refuses_appends_and_comes_back() {
         assert_eq!(log_dirs(&mut client)[0].0, 0, "it is full, not offline");
         client.create_topic("administration", 1, &[]);
         assert_eq!(delete_topic(&mut client, "other"), 0);
-        assert_eq!(produce(&mut acknowledged, &mut client), STORAGE_ERROR);
+        let code = produce(&mut acknowledged, &mut client);
+        // Without a reserve, blocks that were allocated ahead and given back may be enough for it.
+        assert!(
+            code == STORAGE_ERROR || (code == 0 && reserve_bytes == 0),
+            "error {code}"
+        );
 
         disk.free();
         // Each core finds out by itself.
@@ -389,4 +394,193 @@ fn refused(data: &Path, arguments: &[&str]) -> String {
 fn codes_are_those_of_kafka() {
     assert_eq!(ErrorCode::KafkaStorageError.code(), STORAGE_ERROR);
     assert_eq!(ErrorCode::LeaderNotAvailable.code(), LEADER_NOT_AVAILABLE);
+}
+
+/// Flips one bit of a file.
+fn flip(path: &Path, byte: u64) {
+    let mut bytes = std::fs::read(path).expect("the file is there");
+    bytes[byte as usize] ^= 4;
+    std::fs::write(path, bytes).expect("the file is written");
+}
+
+fn percolog(arguments: &[&str], path: &Path) -> (bool, String) {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_percolog"));
+    let output = command.args(arguments).arg(path).output();
+    let output = output.expect("the binary was built for this test");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    (output.status.success(), said)
+}
+
+fn offline(client: &mut Client) -> Vec<i32> {
+    let leaders = leaders(client);
+    let offline = leaders.iter().filter(|(_, (leader, ..))| *leader == -1);
+    offline.map(|(partition, _)| *partition).collect()
+}
+
+#[test]
+fn a_flipped_bit_in_a_sealed_segment_is_found_and_takes_its_partition_offline() {
+    let data = tempfile::tempdir().expect("a temporary directory");
+    let slow = [
+        "--set",
+        "log.segment.bytes=1048576",
+        "--set",
+        "storage.scrub_bytes_per_second=0",
+    ];
+    let broker = Broker::start(data.path(), &slow);
+    let mut client = broker.connect();
+    client.create_topic(TOPIC, 4, &[]);
+    let mut acknowledged = Acknowledged::default();
+    for number in 0..80 {
+        assert_eq!(acknowledged.produce(&mut client, number % 4, 100_000), 0);
+    }
+    drop(client);
+    assert_eq!(broker.stop(), Some(0));
+    let segment = data.path().join("disks-2/00000000000000000000.log");
+    flip(&segment, 350_000);
+    let (is_whole, _) = percolog(&["inspect", "segment"], &segment);
+    assert!(!is_whole);
+
+    let fast = [
+        "--set",
+        "log.segment.bytes=1048576",
+        "--set",
+        "storage.scrub_bytes_per_second=1073741824",
+    ];
+    let broker = Broker::start(data.path(), &fast);
+    let mut client = broker.connect();
+    until("the scrub found it", || {
+        (offline(&mut client) == [2]).then_some(())
+    });
+    acknowledged.check(&mut client, [0, 1, 3].into_iter());
+    assert_eq!(read_all(&mut client, TOPIC, 2), Err(STORAGE_ERROR));
+    assert_eq!(acknowledged.produce(&mut client, 2, 100), STORAGE_ERROR);
+    drop(client);
+    let (code, said) = broker.stop_and_tell();
+    assert_eq!(code, Some(0));
+    let found = said
+        .lines()
+        .find(|line| line.contains("partition goes offline"));
+    let found = found.unwrap_or_else(|| panic!("{said}"));
+    assert!(found.contains(segment.to_str().expect("UTF-8")), "{found}");
+    // Batches of 100,000 bytes and what is around a record.
+    assert!(
+        found.contains("the batch at byte 300") && found.contains("offset 3"),
+        "{found}"
+    );
+
+    // It survives the restart, and an operator's word brings back what verifies.
+    let broker = Broker::start(data.path(), &slow);
+    let mut client = broker.connect();
+    until("Metadata says so", || {
+        (offline(&mut client) == [2]).then_some(())
+    });
+    acknowledged.check(&mut client, [0, 1, 3].into_iter());
+    drop(client);
+    assert_eq!(broker.stop(), Some(0));
+    let (is_repaired, said) = percolog(&["repair", "--accept-loss", "--data-dir"], data.path());
+    assert!(is_repaired, "{said}");
+    let broker = Broker::start(data.path(), &slow);
+    let mut client = broker.connect();
+    assert_eq!(
+        read_all(&mut client, TOPIC, 2).map(|records| records.len()),
+        Ok(3)
+    );
+    assert_eq!(acknowledged.produce(&mut client, 2, 100), 0);
+    drop(client);
+    assert_eq!(broker.stop(), Some(0));
+}
+
+#[test]
+fn a_flipped_bit_in_a_journal_takes_only_the_partitions_it_hit_offline() {
+    let data = tempfile::tempdir().expect("a temporary directory");
+    let arguments = ["--cores", "1", "--set", "storage.scrub_bytes_per_second=0"];
+    let broker = Broker::start(data.path(), &arguments);
+    let mut client = broker.connect();
+    client.create_topic(TOPIC, PARTITIONS, &[]);
+    let mut acknowledged = Acknowledged::default();
+    for number in 0..10 * PARTITIONS {
+        assert_eq!(
+            acknowledged.produce(&mut client, number % PARTITIONS, 3000),
+            0
+        );
+    }
+    drop(client);
+    broker.kill();
+    // An append in the middle, as the offline tool shows it.
+    let journals = std::fs::read_dir(data.path().join("journal")).expect("a journal");
+    let mut appends = Vec::new();
+    for entry in journals {
+        let path = entry.expect("an entry").path();
+        let (is_whole, lines) = percolog(&["inspect", "journal", "--output", "json"], &path);
+        assert!(is_whole, "{lines}");
+        for line in lines.lines() {
+            let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
+            if line["kind"] == "append" && line["length"].as_u64() > Some(3000) {
+                let position = line["position"].as_u64().expect("a number");
+                appends.push((path.clone(), position, line["partition"].clone()));
+            }
+        }
+    }
+    assert!(appends.len() > 60, "{}", appends.len());
+    let (path, position, partition) = &appends[appends.len() / 2];
+    flip(path, position + 1500);
+    let (is_whole, _) = percolog(&["inspect", "journal"], path);
+    assert!(!is_whole, "the tool sees it");
+
+    let broker = Broker::start(data.path(), &arguments);
+    let mut client = broker.connect();
+    let hit = until("Metadata says so", || {
+        Some(offline(&mut client)).filter(|offline| !offline.is_empty())
+    });
+    assert_eq!(hit, [partition.as_i64().expect("a number") as i32]);
+    acknowledged.check(
+        &mut client,
+        (0..PARTITIONS).filter(|other| !hit.contains(other)),
+    );
+    assert_eq!(read_all(&mut client, TOPIC, hit[0]), Err(STORAGE_ERROR));
+    drop(client);
+    assert_eq!(broker.stop(), Some(0));
+}
+
+#[test]
+fn a_directory_that_takes_no_writes_at_the_start() {
+    let mut disk = disk_or_return!(256 * MIB);
+    let first = tempfile::tempdir().expect("a temporary directory");
+    let second = disk.path();
+    let second = second.to_str().expect("UTF-8");
+    let arguments = [
+        "--data-dir",
+        second,
+        "--cores",
+        "2",
+        "--set",
+        "storage.reserve_bytes=0",
+    ];
+    let broker = Broker::start(first.path(), &arguments);
+    let mut client = broker.connect();
+    client.create_topic(TOPIC, PARTITIONS, &[]);
+    let mut acknowledged = Acknowledged::default();
+    for partition in 0..PARTITIONS {
+        assert_eq!(acknowledged.produce(&mut client, partition, 3000), 0);
+    }
+    let (good, bad) = (homes(&mut client, 0), homes(&mut client, 1));
+    drop(client);
+    assert_eq!(broker.stop(), Some(0));
+    disk.unmount();
+    disk.mount_read_only();
+    let broker = Broker::start(first.path(), &arguments);
+    let mut client = broker.connect();
+    until("Metadata says so", || {
+        (offline(&mut client) == bad).then_some(())
+    });
+    acknowledged.check(&mut client, good.into_iter());
+    drop(client);
+    assert_eq!(broker.stop(), Some(0));
+    let alone = refused(&disk.path(), &["--cores", "2"]);
+    assert!(alone.contains("Read-only file system"), "{alone}");
+    disk.unmount();
+    disk.mount();
+    let broker = Broker::start(first.path(), &arguments);
+    acknowledged.check(&mut broker.connect(), 0..PARTITIONS);
+    assert_eq!(broker.stop(), Some(0));
 }
