@@ -219,63 +219,100 @@ fn a_full_disk_refuses_appends_and_comes_back() {
     }
 }
 
+/// Two directories, the second on a disk that breaks.
+struct Broken {
+    first: tempfile::TempDir,
+    disk: LoopDisk,
+    acknowledged: Acknowledged,
+    good: Vec<i32>,
+    bad: Vec<i32>,
+}
+
+impl Broken {
+    fn start(&self) -> Broker {
+        let second = self.disk.path();
+        let second = second.to_str().expect("UTF-8");
+        let arguments = [
+            "--data-dir",
+            second,
+            "--cores",
+            "2",
+            "--set",
+            "storage.reserve_bytes=0",
+        ];
+        Broker::start(self.first.path(), &arguments)
+    }
+
+    fn new(disk: LoopDisk) -> (Broken, Broker, Client) {
+        let mut broken = Broken {
+            first: tempfile::tempdir().expect("a temporary directory"),
+            disk,
+            acknowledged: Acknowledged::default(),
+            good: Vec::new(),
+            bad: Vec::new(),
+        };
+        let broker = broken.start();
+        let mut client = broker.connect();
+        client.create_topic(TOPIC, PARTITIONS, &[]);
+        for number in 0..400 {
+            let partition = number % PARTITIONS;
+            let code = broken.acknowledged.produce(&mut client, partition, 3000);
+            assert_eq!(code, 0);
+        }
+        broken.good = homes(&mut client, 0);
+        broken.bad = homes(&mut client, 1);
+        assert_eq!(broken.good.len() + broken.bad.len(), PARTITIONS as usize);
+        assert!(!broken.good.is_empty() && !broken.bad.is_empty());
+        (broken, broker, client)
+    }
+
+    /// Goes on producing until the broker has noticed.
+    fn produce_until_offline(&mut self, client: &mut Client) {
+        let mut turn = 0;
+        until("the directory is offline", || {
+            for partition in &self.good {
+                let code = self.acknowledged.produce(client, *partition, 3000);
+                assert_eq!(code, 0);
+            }
+            turn += 1;
+            let partition = self.bad[turn % self.bad.len()];
+            let code = self.acknowledged.produce(client, partition, 3000);
+            assert!(code == 0 || code == STORAGE_ERROR, "error {code}");
+            (log_dirs(client)[1].0 == STORAGE_ERROR).then_some(())
+        });
+    }
+
+    /// What clients see of a directory that is offline.
+    fn check_offline(&mut self, client: &mut Client) {
+        let directories = log_dirs(client);
+        assert_eq!((directories[1].1, directories[1].3.len()), (-1, 0));
+        assert!(directories[0].0 == 0 && directories[0].1 >= directories[0].2);
+        until("Metadata says so", || {
+            let leaders = leaders(client);
+            let shown = |partition: &i32| leaders[partition].clone();
+            let offline = (-1, LEADER_NOT_AVAILABLE, vec![1]);
+            for partition in &self.good {
+                assert_eq!(shown(partition), (1, 0, vec![]));
+            }
+            let mut bad = self.bad.iter();
+            bad.all(|partition| shown(partition) == offline)
+                .then_some(())
+        });
+        for partition in &self.bad {
+            let code = self.acknowledged.produce(client, *partition, 3000);
+            assert_eq!(code, STORAGE_ERROR);
+            assert_eq!(read_all(client, TOPIC, *partition), Err(STORAGE_ERROR));
+        }
+        self.acknowledged.check(client, self.good.iter().copied());
+    }
+}
+
 /// Breaks the second of two directories under load; what happens until it is back.
 fn a_broken_disk(breaks: impl Fn(&mut LoopDisk), stays_mounted: bool, is_killed: bool) {
-    let mut disk = disk_or_return!(256 * MIB);
-    let first = tempfile::tempdir().expect("a temporary directory");
-    let second = disk.path();
-    let second = second.to_str().expect("UTF-8");
-    let arguments = [
-        "--data-dir",
-        second,
-        "--cores",
-        "2",
-        "--set",
-        "storage.reserve_bytes=0",
-    ];
-    let broker = Broker::start(first.path(), &arguments);
-    let mut client = broker.connect();
-    client.create_topic(TOPIC, PARTITIONS, &[]);
-    let mut acknowledged = Acknowledged::default();
-    for number in 0..400 {
-        let code = acknowledged.produce(&mut client, number % PARTITIONS, 3000);
-        assert_eq!(code, 0);
-    }
-    let (good, bad) = (homes(&mut client, 0), homes(&mut client, 1));
-    assert_eq!(good.len() + bad.len(), PARTITIONS as usize);
-    assert!(!good.is_empty() && !bad.is_empty());
-
-    breaks(&mut disk);
-    let mut number = 0;
-    until("the directory is offline", || {
-        for partition in &good {
-            assert_eq!(acknowledged.produce(&mut client, *partition, 3000), 0);
-        }
-        number += 1;
-        let partition = bad[number % bad.len()];
-        let code = acknowledged.produce(&mut client, partition, 3000);
-        assert!(code == 0 || code == STORAGE_ERROR, "error {code}");
-        (log_dirs(&mut client)[1].0 == STORAGE_ERROR).then_some(())
-    });
-    let directories = log_dirs(&mut client);
-    assert_eq!((directories[1].1, directories[1].3.len()), (-1, 0));
-    assert!(directories[0].0 == 0 && directories[0].1 >= directories[0].2);
-    until("Metadata says so", || {
-        let leaders = leaders(&mut client);
-        let shown = |partition: &i32| leaders[partition].clone();
-        let offline = (-1, LEADER_NOT_AVAILABLE, vec![1]);
-        for partition in &good {
-            assert_eq!(shown(partition), (1, 0, vec![]));
-        }
-        bad.iter()
-            .all(|partition| shown(partition) == offline)
-            .then_some(())
-    });
-    for partition in &bad {
-        let code = acknowledged.produce(&mut client, *partition, 3000);
-        assert_eq!(code, STORAGE_ERROR);
-        assert_eq!(read_all(&mut client, TOPIC, *partition), Err(STORAGE_ERROR));
-    }
+    let (mut broken, broker, mut client) = Broken::new(disk_or_return!(256 * MIB));
+    breaks(&mut broken.disk);
+    broken.produce_until_offline(&mut client);
+    broken.check_offline(&mut client);
     // New partitions have their place on the directory that is left.
     client.create_topic("new", 4, &[]);
     for partition in 0..4 {
@@ -283,7 +320,6 @@ fn a_broken_disk(breaks: impl Fn(&mut LoopDisk), stays_mounted: bool, is_killed:
         let frame = client.ask(7, &produce_request("new", partition, -1, &batch));
         assert_eq!(produced(&frame, 7).0, 0);
     }
-    acknowledged.check(&mut client, good.iter().copied());
     drop(client);
     if is_killed {
         broker.kill();
@@ -293,36 +329,26 @@ fn a_broken_disk(breaks: impl Fn(&mut LoopDisk), stays_mounted: bool, is_killed:
         assert!(said.contains("data directory is offline"), "{said}");
     }
 
-    if stays_mounted {
-        disk.unmount();
-    }
-    let broker = Broker::start(first.path(), &arguments);
-    let mut client = broker.connect();
     // The disk is not mounted: its partitions are away, not empty.
-    until("Metadata says so", || {
-        let leaders = leaders(&mut client);
-        let is_offline = |partition: &i32| leaders[partition].0 == -1;
-        bad.iter().all(is_offline).then_some(())
-    });
-    for partition in &bad {
-        let code = acknowledged.produce(&mut client, *partition, 100);
-        assert_eq!(code, STORAGE_ERROR);
+    if stays_mounted {
+        broken.disk.unmount();
     }
-    acknowledged.check(&mut client, good.iter().copied());
+    let broker = broken.start();
+    broken.check_offline(&mut broker.connect());
     assert_eq!(broker.stop(), Some(0));
 
-    disk.mount();
-    let broker = Broker::start(first.path(), &arguments);
+    broken.disk.mount();
+    let broker = broken.start();
     let mut client = broker.connect();
-    acknowledged.check(&mut client, 0..PARTITIONS);
+    broken.acknowledged.check(&mut client, 0..PARTITIONS);
     for partition in 0..PARTITIONS {
-        assert_eq!(acknowledged.produce(&mut client, partition, 3000), 0);
+        let code = broken.acknowledged.produce(&mut client, partition, 3000);
+        assert_eq!(code, 0);
     }
-    assert_eq!(homes(&mut client, 1), bad);
-    assert_eq!(
-        read_all(&mut client, "new", 3).map(|records| records.len()),
-        Ok(1)
-    );
+    assert_eq!(homes(&mut client, 1), broken.bad);
+    let new = read_all(&mut client, "new", 3);
+    assert_eq!(new.map(|records| records.len()), Ok(1));
+    drop(client);
     assert_eq!(broker.stop(), Some(0));
 }
 
@@ -468,8 +494,13 @@ fn a_flipped_bit_in_a_sealed_segment_is_found_and_takes_its_partition_offline() 
         "{found}"
     );
 
-    // It survives the restart, and an operator's word brings back what verifies.
-    let broker = Broker::start(data.path(), &slow);
+    damage_survives_until_repair(data.path(), &acknowledged);
+}
+
+/// An operator's word brings back what verifies.
+fn damage_survives_until_repair(data: &Path, acknowledged: &Acknowledged) {
+    let slow = ["--set", "storage.scrub_bytes_per_second=0"];
+    let broker = Broker::start(data, &slow);
     let mut client = broker.connect();
     until("Metadata says so", || {
         (offline(&mut client) == [2]).then_some(())
@@ -477,15 +508,15 @@ fn a_flipped_bit_in_a_sealed_segment_is_found_and_takes_its_partition_offline() 
     acknowledged.check(&mut client, [0, 1, 3].into_iter());
     drop(client);
     assert_eq!(broker.stop(), Some(0));
-    let (is_repaired, said) = percolog(&["repair", "--accept-loss", "--data-dir"], data.path());
+    let (is_repaired, said) = percolog(&["repair", "--accept-loss", "--data-dir"], data);
     assert!(is_repaired, "{said}");
-    let broker = Broker::start(data.path(), &slow);
+    let broker = Broker::start(data, &slow);
     let mut client = broker.connect();
     assert_eq!(
         read_all(&mut client, TOPIC, 2).map(|records| records.len()),
         Ok(3)
     );
-    assert_eq!(acknowledged.produce(&mut client, 2, 100), 0);
+    assert_eq!(Acknowledged::default().produce(&mut client, 2, 100), 0);
     drop(client);
     assert_eq!(broker.stop(), Some(0));
 }
@@ -544,43 +575,21 @@ fn a_flipped_bit_in_a_journal_takes_only_the_partitions_it_hit_offline() {
 
 #[test]
 fn a_directory_that_takes_no_writes_at_the_start() {
-    let mut disk = disk_or_return!(256 * MIB);
-    let first = tempfile::tempdir().expect("a temporary directory");
-    let second = disk.path();
-    let second = second.to_str().expect("UTF-8");
-    let arguments = [
-        "--data-dir",
-        second,
-        "--cores",
-        "2",
-        "--set",
-        "storage.reserve_bytes=0",
-    ];
-    let broker = Broker::start(first.path(), &arguments);
-    let mut client = broker.connect();
-    client.create_topic(TOPIC, PARTITIONS, &[]);
-    let mut acknowledged = Acknowledged::default();
-    for partition in 0..PARTITIONS {
-        assert_eq!(acknowledged.produce(&mut client, partition, 3000), 0);
-    }
-    let (good, bad) = (homes(&mut client, 0), homes(&mut client, 1));
+    let (mut broken, broker, client) = Broken::new(disk_or_return!(256 * MIB));
     drop(client);
     assert_eq!(broker.stop(), Some(0));
-    disk.unmount();
-    disk.mount_read_only();
-    let broker = Broker::start(first.path(), &arguments);
-    let mut client = broker.connect();
-    until("Metadata says so", || {
-        (offline(&mut client) == bad).then_some(())
-    });
-    acknowledged.check(&mut client, good.into_iter());
-    drop(client);
+    broken.disk.unmount();
+    broken.disk.mount_read_only();
+    let broker = broken.start();
+    broken.check_offline(&mut broker.connect());
     assert_eq!(broker.stop(), Some(0));
-    let alone = refused(&disk.path(), &["--cores", "2"]);
+    let alone = refused(&broken.disk.path(), &["--cores", "2"]);
     assert!(alone.contains("Read-only file system"), "{alone}");
-    disk.unmount();
-    disk.mount();
-    let broker = Broker::start(first.path(), &arguments);
-    acknowledged.check(&mut broker.connect(), 0..PARTITIONS);
+    broken.disk.unmount();
+    broken.disk.mount();
+    let broker = broken.start();
+    broken
+        .acknowledged
+        .check(&mut broker.connect(), 0..PARTITIONS);
     assert_eq!(broker.stop(), Some(0));
 }

@@ -143,7 +143,7 @@ impl BatchVerifier {
             return Err(self.bad(format!("it claims offsets {first} to {last}")));
         }
         let records = size_bytes - HEADER_BYTES as u64;
-        self.records = Some((header.clone(), records, header.checksum(&[])));
+        self.records = Some((header, records, header.checksum(&[])));
         Ok(())
     }
 

@@ -315,9 +315,10 @@ impl File {
                 Err(rustix::io::Errno::OPNOTSUPP) => {
                     let length = u64::try_from(rustix::fs::fstat(&descriptor)?.st_size);
                     let shorter = length.is_ok_and(|length| length < size_bytes);
-                    Ok(if shorter {
+                    if shorter {
                         rustix::fs::ftruncate(&descriptor, size_bytes)?;
-                    })
+                    }
+                    Ok(())
                 }
                 Err(error) => Err(error.into()),
             }
