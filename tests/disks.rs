@@ -93,10 +93,7 @@ fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
 type Directories = Vec<(i16, i64, i64, BTreeMap<i32, i64>)>;
 
 fn log_dirs(client: &mut Client) -> Directories {
-    let request = describe_log_dirs::DescribeLogDirsRequest {
-        topics: None,
-        ..Default::default()
-    };
+    let request = describe_log_dirs::DescribeLogDirsRequest { topics: None };
     let frame = client.ask(5, &request);
     let (_, answer) =
         frame::decode_response_of::<describe_log_dirs::DescribeLogDirsRequest>(&frame, 5)
