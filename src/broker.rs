@@ -43,6 +43,7 @@ use crate::shard::controller_service::ControllerService;
 use crate::shard::core_metrics;
 use crate::shard::directory_health::DirectoryHealth;
 use crate::shard::directory_watch;
+use crate::shard::housekeeping::HousekeepingConfig;
 use crate::shard::metadata_snapshot::Snapshot;
 use crate::shard::placement;
 use crate::shard::replica_manager::{ReplicaManager, ReplicaSettings};
@@ -469,7 +470,7 @@ async fn start_core(
         ReplicaSettings {
             reserve_bytes: config.storage.reserve_bytes,
             decompressed_max_bytes: config.limits.decompressed_batch_max_bytes,
-            retention_check_ms: config.storage.retention_check_interval_ms,
+            housekeeping: housekeeping_config(shared),
             scrub_bytes_per_second: config
                 .storage
                 .scrub_bytes_per_second
@@ -586,6 +587,17 @@ async fn lead_cluster(
         .map_err(|failure| format!("the metadata log does not take records: {failure:?}"))
 }
 
+fn housekeeping_config(shared: &Shared) -> HousekeepingConfig {
+    let (storage, limits) = (&shared.config.storage, &shared.limits);
+    HousekeepingConfig {
+        retention_check_ms: storage.retention_check_interval_ms,
+        compacts: storage.compaction_enable,
+        compaction_backoff_ms: storage.compaction_backoff_ms,
+        compaction_memory_bytes: limits.compaction_memory_per_core_bytes,
+        compaction_bytes_per_second: limits.compaction_bytes_per_core_per_second,
+    }
+}
+
 fn metadata_settings() -> LogSettings {
     LogSettings {
         segment_bytes: METADATA_SEGMENT_BYTES,
@@ -594,6 +606,8 @@ fn metadata_settings() -> LogSettings {
         index_most_entries: 4096,
         retention_ms: None,
         retention_bytes: None,
+        deletable: true,
+        compaction: None,
         producers_max: 1,
         producer_expiration_ms: i64::MAX / 2,
         file_delete_delay_ms: 0,
@@ -609,7 +623,10 @@ fn housekeeping(shared: &Shared) -> Housekeeping {
             total_bytes: storage.segment_pool_bytes / parts,
             least_file_bytes: LEAST_POOLED_BYTES,
         },
-        write_bytes_per_second: storage.background_write_bytes_per_second / shared.cores as u64,
+        write_bytes_per_second: match storage.background_write_bytes_per_second {
+            0 => f64::MAX,
+            budget => budget as f64 / shared.cores as f64,
+        },
         cool_after: Duration::from_millis(storage.cool_after_ms),
     }
 }

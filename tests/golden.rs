@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use percolog::log::bytes::Fields;
 use percolog::log::checkpoint::{Checkpoint, Current, JournalPlace};
+use percolog::log::compaction::CompactionProgress;
 use percolog::log::data_directory::{format_text, open_all};
 use percolog::log::entry::{Entry, NAMED_BATCH_BYTES};
 use percolog::log::group::{Epoch, GROUP_HEADER_BYTES, GroupHeader, group_size_bytes};
@@ -16,6 +17,7 @@ use percolog::log::index::{IndexFile, MOST_ENTRIES, SparseIndex};
 use percolog::log::partition_log::LogImage;
 use percolog::log::position::{LeaderEpoch, LogId, Offset, SegmentId};
 use percolog::log::segment::SegmentImage;
+use percolog::log::swap::Swap;
 use percolog::wire::codec::Uuid;
 use percolog::wire::record_batch::BatchHeader;
 use percolog::wire::record_batch_builder::{BatchBuilder, BatchOptions};
@@ -103,6 +105,21 @@ fn every_kind() -> Vec<Entry<'static>> {
             start: Offset(17),
         },
         Entry::Delete { log },
+        Entry::Swap {
+            log,
+            swap: Swap {
+                segment: SEGMENT,
+                base_offset: Offset(17),
+                size_bytes: 4097,
+                largest_timestamp_ms: 1_700_000_000_009,
+                first_timestamp_ms: 1_700_000_000_001,
+                progress: CompactionProgress {
+                    first_dirty: Offset(20),
+                    run: None,
+                },
+                old: vec![SegmentId(5), SegmentId(6)],
+            },
+        },
         Entry::Truncate {
             log,
             segment: SEGMENT,
@@ -129,12 +146,13 @@ fn kind_number(entry: &Entry<'_>) -> u8 {
         Entry::Drop { .. } => 5,
         Entry::Epoch { .. } => 6,
         Entry::Delete { .. } => 7,
+        Entry::Swap { .. } => 8,
         Entry::Truncate { .. } => 9,
         Entry::Extent { .. } => 10,
     }
 }
 
-const KINDS: [u8; 9] = [1, 2, 3, 4, 5, 6, 7, 9, 10];
+const KINDS: [u8; 10] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10];
 
 #[test]
 fn a_group_with_an_entry_of_every_kind() {
@@ -192,6 +210,7 @@ fn log_image() -> LogImage {
     let mut log = LogImage::empty(LOG, "orders-67305985");
     log.start = Offset(4);
     log.end = Offset(1200);
+    log.compaction.first_dirty = Offset(700);
     log.damage = Some("a batch does not verify".to_owned());
     log.epochs.begin(LeaderEpoch(3), Offset(0));
     log.epochs.begin(LeaderEpoch(5), Offset(900));

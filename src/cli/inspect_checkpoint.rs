@@ -218,6 +218,7 @@ fn log_json(log: &LogImage) -> Value {
         "partition": log.id.partition,
         "start_offset": log.start.0,
         "end_offset": log.end.0,
+        "first_dirty_offset": log.compaction.first_dirty.0,
         "size_bytes": size_bytes(log),
         "segments": log.segments.iter().map(segment).collect::<Vec<_>>(),
         "leader_epochs": epochs.collect::<Vec<_>>(),

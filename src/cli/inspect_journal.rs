@@ -348,6 +348,24 @@ fn entry_fields(entry: &Entry<'_>) -> (&'static str, Vec<(&'static str, Value)>)
             ],
         ),
         Entry::Delete { .. } => ("delete", vec![]),
+        Entry::Swap { swap, .. } => (
+            "swap",
+            vec![
+                segment_id(&swap.segment),
+                ("base_offset", json!(swap.base_offset.0)),
+                ("size_bytes", json!(swap.size_bytes)),
+                ("first_dirty_offset", json!(swap.progress.first_dirty.0)),
+                (
+                    "replaced",
+                    json!(
+                        swap.old
+                            .iter()
+                            .map(|old| format!("{:016x}", old.0))
+                            .collect::<Vec<_>>()
+                    ),
+                ),
+            ],
+        ),
         Entry::Truncate {
             segment,
             position,

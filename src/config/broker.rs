@@ -90,6 +90,14 @@ section! {
         cool_after_ms: u64 = "30000", Kind::Long(100, 86_400_000), "ms", [];
         /// How often retention is looked after.
         retention_check_interval_ms: u64 = "300000", Kind::Long(1, i64::MAX), "ms", ["log.retention.check.interval.ms"];
+        /// Whether topics with cleanup.policy compact are compacted.
+        compaction_enable: bool = "true", Kind::Bool, "", ["log.cleaner.enable"];
+        /// How long to wait before looking again for logs to compact.
+        compaction_backoff_ms: u64 = "15000", Kind::Long(0, i64::MAX), "ms", ["log.cleaner.backoff.ms"];
+        /// Memory for the keys that a run of compaction notes, over all cores.
+        compaction_memory_bytes: usize = "134217728", Kind::Long(64 * KIB, 1024 * GIB), "bytes", ["log.cleaner.dedupe.buffer.size"];
+        /// What compaction reads and writes at most, over all cores; Kafka's default is no bound.
+        compaction_bytes_per_second: f64 = "268435456", Kind::Double(1.0, f64::MAX), "bytes/s", ["log.cleaner.io.max.bytes.per.second"];
     }
 }
 

@@ -223,6 +223,7 @@ impl Kind {
             }
             Kind::Long(least, most) => range(*least, *most, i64::MAX),
             Kind::GzipLevel => "[1,...,9] or -1".to_string(),
+            Kind::Double(least, f64::MAX) => format!("[{least},...]"),
             Kind::Double(least, most) => format!("[{least},...,{most}]"),
             Kind::Text => "any text".to_string(),
             Kind::OptionalText => "any text, or nothing".to_string(),

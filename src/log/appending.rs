@@ -187,7 +187,7 @@ impl PartitionLog {
 
     /// Creates the next segment: its file and the names of it are durable before an entry of the
     /// journal speaks of it.
-    async fn roll(&self) -> io::Result<()> {
+    pub(super) async fn roll(&self) -> io::Result<()> {
         let (base_offset, created) = {
             let mut state = self.state.borrow_mut();
             state.rolling = true;

@@ -5,7 +5,7 @@
 //!  0  magic 8 "PLOGCKP2" | generation 8 | core 2 | epoch 16
 //! 34  covered sequence 8 | journal file 8 | position 8 | closed 1 | log count 4
 //! 63  per log: topic id 16 | partition 4 | directory (length 2, text) | damage (length 2, text)
-//!     start 8 | end 8 | segment count 4
+//!     start 8 | end 8 | compaction's progress 24 (compaction.rs) | segment count 4
 //!     per segment: id 8 | base offset 8 | size 8 | largest timestamp 8 | first timestamp 8
 //!                  flags 1 (1 sealed, 2 index follows) | index (see index.rs)
 //!     leader epochs (leader_epochs.rs) | producers (producer_state.rs)
@@ -19,6 +19,7 @@
 //! may change and a crash in between changes nothing.
 
 use super::bytes::{Fields, Malformed, put_count, put_text};
+use super::compaction::CompactionProgress;
 use super::group::Epoch;
 use super::index::{MOST_ENTRIES, SparseIndex};
 use super::leader_epochs::LeaderEpochs;
@@ -173,6 +174,7 @@ fn encode_log(log: &LogImage, bytes: &mut Vec<u8>) {
     put_text(bytes, log.damage.as_deref().unwrap_or(""));
     bytes.extend_from_slice(&log.start.0.to_le_bytes());
     bytes.extend_from_slice(&log.end.0.to_le_bytes());
+    log.compaction.encode(bytes);
     put_count(bytes, log.segments.len());
     for segment in &log.segments {
         for number in [
@@ -204,6 +206,7 @@ pub fn decode_log(fields: &mut Fields<'_>) -> Result<LogImage, Malformed> {
     let directory = fields.text()?.to_string();
     let damage = Some(fields.text()?.to_string()).filter(|damage| !damage.is_empty());
     let (start, end) = (Offset(fields.i64()?), Offset(fields.i64()?));
+    let compaction = CompactionProgress::decode(fields)?;
     let mut segments = Vec::new();
     for _ in 0..fields.count(41)? {
         let (id, base_offset) = (SegmentId(fields.u64()?), Offset(fields.i64()?));
@@ -231,6 +234,7 @@ pub fn decode_log(fields: &mut Fields<'_>) -> Result<LogImage, Malformed> {
         directory,
         start,
         end,
+        compaction,
         segments,
         epochs,
         producers,
@@ -295,6 +299,7 @@ mod tests {
         );
         log.end = Offset(30);
         log.start = Offset(4);
+        log.compaction.first_dirty = Offset(11);
         log.epochs.begin(LeaderEpoch(3), Offset(0));
         let mut index = SparseIndex::new(Offset(20), 16, MOST_ENTRIES);
         index.note(Offset(22), 100, 5);

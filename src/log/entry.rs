@@ -10,6 +10,9 @@
 //! 5 Drop     segment id 8                     the segment's file may be gone
 //! 6 Epoch    leader epoch 4, start offset 8
 //! 7 Delete                                    the log's files may be gone
+//! 8 Swap     new segment id 8, base offset 8, size 8, largest timestamp 8, first timestamp 8,
+//!            compaction's progress 24 (compaction.rs), count 4, old segment ids 8 each
+//!                                             the new segment takes the place of the old ones
 //! 9 Truncate segment id 8, position 8, offset 8   the log ends there; later segments are gone
 //! 10 Extent  segment id 8, position 8, length 4, count 4, then per batch position 8, header 61
 //! ```
@@ -22,6 +25,7 @@
 
 use super::bytes::{Fields, Malformed, put_count, put_text};
 use super::position::{BytePosition, LeaderEpoch, LogId, Offset, SegmentId};
+use super::swap::Swap;
 use crate::wire::record_batch::HEADER_BYTES;
 
 /// Bytes of an `Append` before its payload.
@@ -92,6 +96,13 @@ pub enum Entry<'a> {
     Delete {
         /// Which log.
         log: LogId,
+    },
+    /// A compacted segment takes the place of others.
+    Swap {
+        /// Which log.
+        log: LogId,
+        /// Which segment takes whose place.
+        swap: Swap,
     },
     /// The log was cut.
     Truncate {
@@ -174,6 +185,10 @@ impl<'a> Entry<'a> {
                 into.extend_from_slice(&start.0.to_le_bytes());
             }
             Entry::Delete { log } => put_log(into, 7, *log),
+            Entry::Swap { log, swap } => {
+                put_log(into, 8, *log);
+                swap.encode(into);
+            }
             Entry::Truncate {
                 log,
                 segment,
@@ -243,6 +258,10 @@ impl<'a> Entry<'a> {
                 start: Offset(fields.i64()?),
             },
             7 => Entry::Delete { log },
+            8 => Entry::Swap {
+                log,
+                swap: Swap::decode(fields)?,
+            },
             9 => Entry::Truncate {
                 log,
                 segment: SegmentId(fields.u64()?),
@@ -277,6 +296,7 @@ impl<'a> Entry<'a> {
             | Entry::Drop { log, .. }
             | Entry::Epoch { log, .. }
             | Entry::Delete { log }
+            | Entry::Swap { log, .. }
             | Entry::Truncate { log, .. }
             | Entry::Extent { log, .. } => *log,
         }
@@ -316,6 +336,7 @@ pub fn encode_extent_header(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log::compaction::CompactionProgress;
 
     #[test]
     fn every_kind_round_trips() {
@@ -363,6 +384,18 @@ mod tests {
                 position: 8192,
                 length: 4096,
                 batches: &[7; 2 * NAMED_BATCH_BYTES],
+            },
+            Entry::Swap {
+                log,
+                swap: Swap {
+                    segment,
+                    base_offset: Offset(3),
+                    size_bytes: 4097,
+                    largest_timestamp_ms: 9,
+                    first_timestamp_ms: 8,
+                    progress: CompactionProgress::default(),
+                    old: vec![SegmentId(5), SegmentId(6)],
+                },
             },
         ];
         let mut bytes = Vec::new();

@@ -87,11 +87,16 @@ impl PartitionLog {
             return self.healthy();
         }
         let delay_ms = self.settings().file_delete_delay_ms;
+        // It may have been swapped in just before: then its name is still to come.
+        self.swaps_settled(self.swaps_recorded()).await;
         for mut segment in gone {
             let path = segment.path(&self.directory());
             let open = segment.file.take();
+            // A run of compaction may read it by a descriptor of its own: not to be recycled then.
+            let compacted = self.settings().compaction.is_some();
+            let size_bytes = if compacted { 0 } else { segment.size };
             let pool = &self.home.pool;
-            pool.retire(path, segment.size, open, delay_ms).await;
+            pool.retire(path, size_bytes, open, delay_ms).await;
             self.remove(&index_file_name(segment.base_offset)).await;
         }
         Ok(())
@@ -126,7 +131,10 @@ impl PartitionLog {
             self.healthy()?;
             rolled.await;
         }
-        let cut = self.truncate_alone(to).await;
+        let cut = {
+            let _not_compacted = self.pause_compaction().await;
+            self.truncate_alone(to).await
+        };
         self.state.borrow_mut().rolling = false;
         self.rolled.raise();
         cut
@@ -147,20 +155,19 @@ impl PartitionLog {
             return Ok(());
         }
         let end = self.end_offset();
-        let found = self.batch_at(to, end).await?;
-        let found = found.expect("an offset below the end is in a batch");
-        let (segment, position) = found.place();
+        let found = self.place_of(to, end).await?;
+        let (segment, position, offset) = found.expect("an offset below the end is in a batch");
         let place = CutPlace {
             segment,
             position,
-            offset: Offset(found.header.base_offset),
+            offset,
         };
         let tail = self.block_before(segment, position).await?;
         let recorded = self.journal.record(&Entry::Truncate {
             log: self.id,
             segment,
             position,
-            offset: place.offset,
+            offset,
         });
         self.state.borrow_mut().pending_cut = Some(place);
         if is_planted(Breach::TruncateBeforeEntry) {
@@ -220,6 +227,7 @@ impl PartitionLog {
         state.flushed = place.offset;
         state.start = state.start.min(place.offset);
         state.durable_start = state.durable_start.min(place.offset);
+        state.progress.cut(place.offset);
         state.epochs.cut(place.offset);
         state.producers.cut(place.offset);
         state.rebase = true;
@@ -256,6 +264,7 @@ impl PartitionLog {
         if recorded.await.is_none() || self.journal.told().await.is_none() {
             return Ok(());
         }
+        self.compaction_ended().await;
         let directory = self.directory();
         for entry in disk::list_dir(&directory).await? {
             if !entry.is_dir {

@@ -38,8 +38,8 @@ const LEAST_INDEX_ENTRIES: usize = 64;
 pub struct Housekeeping {
     /// Files kept for new segments.
     pub pool: PoolLimits,
-    /// Budget of background writes to segments; 0 is none.
-    pub write_bytes_per_second: u64,
+    /// Budget of background writes to segments.
+    pub write_bytes_per_second: f64,
     /// How often logs are looked over for those that nobody uses.
     pub cool_after: Duration,
 }
@@ -336,10 +336,16 @@ impl LogDirectory {
             .max(LEAST_INDEX_ENTRIES);
         // No await between the images and the cut: the images are the effect of exactly the
         // groups up to the cut.
-        let logs: Vec<LogImage> = self
-            .logs()
+        let owned = self.logs();
+        let logs: Vec<LogImage> = owned
             .iter()
             .filter_map(|log| log.checkpoint_image(most_index_entries))
+            .collect();
+        // The images name segments whose files have their names only when these are settled.
+        let swaps: Vec<(Rc<PartitionLog>, u64)> = owned
+            .into_iter()
+            .filter(|log| log.is_swapping())
+            .map(|log| (log.clone(), log.swaps_recorded()))
             .collect();
         let cut = if closes {
             self.journal.close()
@@ -353,7 +359,7 @@ impl LogDirectory {
             self.journal.release(cut.sequence);
         }
         if !is_planted(Breach::CheckpointBeforeData) {
-            self.make_stored_durable(&logs).await?;
+            self.make_stored_durable(&logs, swaps).await?;
         }
         let checkpoint = Checkpoint {
             generation: self.generation,
@@ -377,7 +383,11 @@ impl LogDirectory {
         Ok(())
     }
 
-    async fn make_stored_durable(&self, images: &[LogImage]) -> Result<(), LogError> {
+    async fn make_stored_durable(
+        &self,
+        images: &[LogImage],
+        swaps: Vec<(Rc<PartitionLog>, u64)>,
+    ) -> Result<(), LogError> {
         self.store_all(true).await?;
         for image in images {
             let Some(log) = self.log(image.id) else {
@@ -398,7 +408,13 @@ impl LogDirectory {
             log.sync_segments().await?;
             yield_if_needed().await;
         }
-        Ok(())
+        for (log, recorded) in swaps {
+            log.swaps_settled(recorded).await;
+        }
+        match self.journal.failure() {
+            Some(reason) => Err(LogError::Offline(reason)),
+            None => Ok(()),
+        }
     }
 
     fn failed(&self, reason: &str) -> Result<(), LogError> {

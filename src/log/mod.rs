@@ -62,6 +62,9 @@ mod appending;
 pub mod bytes;
 pub mod checkpoint;
 pub mod chunk_cache;
+pub mod cleaned_batch;
+pub mod compacting;
+pub mod compaction;
 pub mod data_directory;
 pub mod directory_register;
 pub mod entry;
@@ -76,6 +79,7 @@ mod keeping;
 pub mod leader_epochs;
 pub mod log_directory;
 mod naming;
+pub mod offset_map;
 mod pace;
 pub mod partition_log;
 pub mod position;
@@ -89,8 +93,12 @@ mod restore;
 pub mod scrub;
 pub mod segment;
 pub mod segment_pool;
+mod segment_scan;
 pub mod small_file;
 mod storing;
+pub mod swap;
 
+#[cfg(all(test, feature = "sim"))]
+mod power_cut_compaction;
 #[cfg(all(test, feature = "sim"))]
 mod power_cut_test;

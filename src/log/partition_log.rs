@@ -10,6 +10,8 @@ use std::path::PathBuf;
 use std::rc::{Rc, Weak};
 
 use super::chunk_cache::{ChunkCache, Eviction};
+use super::compacting::CompactionState;
+use super::compaction::{CompactionProgress, CompactionSettings};
 use super::flush_mark::FlushMark;
 use super::journal::Journal;
 use super::leader_epochs::LeaderEpochs;
@@ -27,7 +29,7 @@ use crate::runtime::signal::Signal;
 use crate::wire::record_batch::BatchHeader;
 
 /// The live settings of a log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LogSettings {
     /// `segment.bytes`
     pub segment_bytes: u64,
@@ -41,6 +43,10 @@ pub struct LogSettings {
     pub retention_ms: Option<i64>,
     /// `retention.bytes`; none keeps any number of them.
     pub retention_bytes: Option<u64>,
+    /// Whether clients may delete records: not when only compaction may.
+    pub deletable: bool,
+    /// How it is compacted, if it is.
+    pub compaction: Option<CompactionSettings>,
     /// Idempotent producers remembered.
     pub producers_max: usize,
     /// `producer.id.expiration.ms`
@@ -96,6 +102,8 @@ pub struct LogImage {
     pub start: Offset,
     /// The next offset to be assigned.
     pub end: Offset,
+    /// How far compaction has come.
+    pub compaction: CompactionProgress,
     /// All segments, oldest first; the last one is active.
     pub segments: Vec<SegmentImage>,
     /// Which leader wrote what.
@@ -115,6 +123,7 @@ impl LogImage {
             directory: directory.into(),
             start: Offset(0),
             end: Offset(0),
+            compaction: CompactionProgress::default(),
             segments: Vec::new(),
             epochs: LeaderEpochs::default(),
             producers: ProducerState::default(),
@@ -137,6 +146,7 @@ impl LogImage {
         }
         self.end = place.offset;
         self.start = self.start.min(place.offset);
+        self.compaction.cut(place.offset);
         self.epochs.cut(place.offset);
         self.producers.cut(place.offset);
         Some(self.segments.split_off(index + 1))
@@ -173,6 +183,7 @@ pub(super) struct LogState {
     pub(super) unflushed: VecDeque<Unflushed>,
     pub(super) epochs: LeaderEpochs,
     pub(super) producers: ProducerState,
+    pub(super) progress: CompactionProgress,
     /// The journal or the checkpoint knows the log.
     pub(super) created: bool,
     /// Nothing may be appended now: a roll or a cut is under way.
@@ -216,6 +227,7 @@ pub struct PartitionLog {
     pub(super) touched: Cell<bool>,
     /// Highest offset that was acknowledged before it was flushed.
     pub(super) acknowledged: Cell<Offset>,
+    pub(super) compaction: CompactionState,
     offline: RefCell<Option<LogError>>,
     /// What recovery or the scrubber found; it outlives restarts, unlike an error of the disk.
     damage: RefCell<Option<String>>,
@@ -254,6 +266,7 @@ impl PartitionLog {
             unflushed: VecDeque::new(),
             epochs: image.epochs,
             producers: image.producers,
+            progress: image.compaction,
             created,
             rolling: false,
             pending_cut: None,
@@ -277,6 +290,7 @@ impl PartitionLog {
             rolled: Signal::default(),
             touched: Cell::new(false),
             acknowledged: Cell::default(),
+            compaction: CompactionState::default(),
             offline: RefCell::new(offline),
             damage: RefCell::new(image.damage),
             weak: weak.clone(),
@@ -496,6 +510,7 @@ impl PartitionLog {
             directory: self.directory_name().to_string(),
             start: state.start,
             end: state.end,
+            compaction: state.progress,
             segments: state
                 .segments
                 .iter()

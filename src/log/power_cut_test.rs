@@ -15,8 +15,12 @@ use std::rc::Rc;
 use super::chunk_cache::{CacheLimits, ChunkCache};
 use super::journal::JournalLimits;
 use super::log_directory::{Housekeeping, LogDirectory};
-use super::partition_log::{LogError, LogSettings, PartitionLog};
+use super::partition_log::{LogError, LogImage, LogSettings, PartitionLog};
 use super::position::{LeaderEpoch, LogId, Offset};
+use super::power_cut_compaction::{
+    compact_somewhere, compare_keyed, is_keyed, keyed_batch, keyed_read_is_right, settings_of,
+};
+use super::reader::BatchRun;
 use super::recovery::{RecoveredCore, RecoveryError, recover, repair_directory};
 use super::segment_pool::PoolLimits;
 use crate::runtime::breach::Breach;
@@ -60,6 +64,8 @@ pub(super) const SETTINGS: LogSettings = LogSettings {
     index_most_entries: 4,
     retention_ms: None,
     retention_bytes: None,
+    deletable: true,
+    compaction: None,
     producers_max: 64,
     producer_expiration_ms: i64::MAX / 2,
     file_delete_delay_ms: 0,
@@ -71,17 +77,17 @@ pub(super) const HOUSEKEEPING: Housekeeping = Housekeeping {
         total_bytes: 128 << 10,
         least_file_bytes: 4 << 10,
     },
-    write_bytes_per_second: 0,
+    write_bytes_per_second: f64::MAX,
     cool_after: std::time::Duration::from_secs(3600),
 };
 
 /// A log as it should be.
 #[derive(Default)]
-struct ModelLog {
+pub(super) struct ModelLog {
     /// Stored bytes of every batch enqueued, by base offset.
-    batches: BTreeMap<i64, Vec<u8>>,
+    pub(super) batches: BTreeMap<i64, Vec<u8>>,
     end: i64,
-    acknowledged: i64,
+    pub(super) acknowledged: i64,
     /// Highest log start asked for and highest acknowledged.
     start_asked: i64,
     start_acknowledged: i64,
@@ -94,15 +100,15 @@ struct ModelLog {
 }
 
 #[derive(Default)]
-struct Model {
+pub(super) struct Model {
     logs: BTreeMap<LogId, ModelLog>,
 }
 
-fn random_below(bound: u64) -> u64 {
+pub(super) fn random_below(bound: u64) -> u64 {
     random_u64() % bound
 }
 
-fn log_id(number: u64) -> LogId {
+pub(super) fn log_id(number: u64) -> LogId {
     let mut topic = [0; 16];
     topic[..8].copy_from_slice(&number.to_le_bytes());
     LogId {
@@ -151,7 +157,7 @@ fn random_batch() -> (BatchHeader, Vec<u8>) {
 }
 
 /// What is wrong after a recovery.
-type Verdict = Result<(), String>;
+pub(super) type Verdict = Result<(), String>;
 
 struct Run {
     seed: u64,
@@ -287,6 +293,7 @@ async fn start(recovered: Vec<RecoveredCore>) -> Vec<Rc<LogDirectory>> {
     for (core, recovered) in recovered.into_iter().enumerate() {
         let cache = Rc::new(ChunkCache::new(CACHE));
         let path = Path::new(DATA);
+        let settings = |image: &LogImage| settings_of(image.id);
         let directory = LogDirectory::start(
             path,
             core as u16,
@@ -294,7 +301,7 @@ async fn start(recovered: Vec<RecoveredCore>) -> Vec<Rc<LogDirectory>> {
             &cache,
             JOURNAL,
             HOUSEKEEPING,
-            |_| SETTINGS,
+            settings,
         )
         .await;
         directories.push(directory.expect("the simulated disk gives no errors"));
@@ -318,13 +325,14 @@ async fn work(
             1 => clock::sleep(std::time::Duration::from_millis(random_below(30))).await,
             2 => move_start(directories, model).await,
             4 => truncate(directories, model).await,
+            5 | 6 => compact_somewhere(directories, first_new).await,
             3 if worker == 0 && random_below(3) == 0 => delete(directories, model).await,
             _ => append(directories, model, first_new).await,
         }
     }
 }
 
-fn pick(directories: &[Rc<LogDirectory>], id: LogId) -> Rc<LogDirectory> {
+pub(super) fn pick(directories: &[Rc<LogDirectory>], id: LogId) -> Rc<LogDirectory> {
     let core = owner(directories.len() as u16)(id);
     directories[CoreId(core).index()].clone()
 }
@@ -347,9 +355,13 @@ async fn append(directories: &[Rc<LogDirectory>], model: &Rc<RefCell<Model>>, fi
     let directory = pick(directories, id);
     let log = match directory.log(id) {
         Some(log) => log,
-        None => directory.create_log(id, &directory_name(number), SETTINGS),
+        None => directory.create_log(id, &directory_name(number), settings_of(id)),
     };
-    let (header, payload) = random_batch();
+    let (header, payload) = if is_keyed(id) {
+        keyed_batch()
+    } else {
+        random_batch()
+    };
     let size = HEADER_BYTES + payload.len();
     if log
         .ready(size, i64::from(header.record_count), clock::wall_ms())
@@ -405,6 +417,15 @@ fn acknowledge(model: &Rc<RefCell<Model>>, id: LogId, end: Offset) {
     }
 }
 
+/// The bytes of a run in one piece.
+pub(super) fn joined(run: &BatchRun) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(run.size_bytes);
+    for slice in &run.slices {
+        bytes.extend_from_slice(slice);
+    }
+    bytes
+}
+
 async fn read_somewhere(log: &Rc<PartitionLog>, model: &Rc<RefCell<Model>>) {
     let (start, flushed) = (log.start_offset(), log.flushed_offset());
     let is_cut = |log: &ModelLog| log.cut_asked.is_some();
@@ -420,13 +441,13 @@ async fn read_somewhere(log: &Rc<PartitionLog>, model: &Rc<RefCell<Model>>) {
     if model.borrow().logs[&log.id()].cuts > cuts {
         return; // What was read may be gone.
     }
-    let read: Vec<u8> = run
-        .slices
-        .iter()
-        .flat_map(|slice| slice.iter().copied())
-        .collect();
+    let read = joined(&run);
     let model = model.borrow();
     let batches = &model.logs[&log.id()].batches;
+    if is_keyed(log.id()) {
+        keyed_read_is_right(&read, batches);
+        return;
+    }
     let (first, _) = batches
         .range(..=from.0)
         .next_back()
@@ -458,15 +479,17 @@ async fn move_start(directories: &[Rc<LogDirectory>], model: &Rc<RefCell<Model>>
     if let Some(log) = model.borrow_mut().logs.get_mut(&id) {
         log.start_asked = log.start_asked.max(to.0);
     }
+    let cuts = model.borrow().logs.get(&id).map_or(0, |log| log.cuts);
     if log.advance_start(to).await.is_ok()
         && let Some(log) = model.borrow_mut().logs.get_mut(&id)
+        && log.cuts == cuts
     {
         log.start_acknowledged = log.start_acknowledged.max(to.0);
     }
 }
 
 async fn truncate(directories: &[Rc<LogDirectory>], model: &Rc<RefCell<Model>>) {
-    let id = log_id(random_below(4));
+    let id = log_id(random_below(3)); // The fourth has keys, whose model knows no cuts.
     let Some(log) = pick(directories, id).log(id) else {
         return;
     };
@@ -587,17 +610,28 @@ async fn compare_log(log: &Rc<PartitionLog>, expected: &mut ModelLog) -> Verdict
             expected.start_acknowledged, expected.start_asked
         ));
     }
-    let mut at = start;
+    if is_keyed(id) {
+        compare_keyed(log, expected).await?;
+    } else {
+        compare_batches(log, expected).await?;
+    }
+    expected.batches.split_off(&end);
+    expected.end = end;
+    expected.acknowledged = end;
+    expected.start_asked = start;
+    expected.start_acknowledged = start;
+    Ok(())
+}
+
+async fn compare_batches(log: &Rc<PartitionLog>, expected: &ModelLog) -> Verdict {
+    let (id, end) = (log.id(), log.end_offset().0);
+    let mut at = log.start_offset().0;
     while at < end {
         let run = log
             .read(Offset(at), Offset(end), 10_000, true)
             .await
             .map_err(|error| format!("{id:?} at {at}: {error}"))?;
-        let read: Vec<u8> = run
-            .slices
-            .iter()
-            .flat_map(|slice| slice.iter().copied())
-            .collect();
+        let read = joined(&run);
         let (first, _) = expected
             .batches
             .range(..=at)
@@ -621,11 +655,6 @@ async fn compare_log(log: &Rc<PartitionLog>, expected: &mut ModelLog) -> Verdict
             return Err(format!("{id:?}: no whole batch at {at}"));
         }
     }
-    expected.batches.split_off(&end);
-    expected.end = end;
-    expected.acknowledged = end;
-    expected.start_asked = start;
-    expected.start_acknowledged = start;
     Ok(())
 }
 
@@ -693,6 +722,8 @@ fn planted_breaches_are_found() {
         Breach::SkipExtentCheck,
         Breach::EffectsBeforeTold,
         Breach::TruncateBeforeEntry,
+        Breach::ReplayIntoSwapped,
+        Breach::SwapBeforeEntry,
     ] {
         is_found(breach);
     }

@@ -108,6 +108,13 @@ impl ProducerState {
         }
     }
 
+    /// Offset of the last record of a producer's last batch.
+    #[must_use]
+    pub fn last_offset(&self, producer_id: i64) -> Option<Offset> {
+        let producer = self.producers.get(&producer_id)?;
+        producer.batches.back().map(|batch| batch.last_offset)
+    }
+
     /// Remembers a batch that was appended at `base_offset`.
     pub fn remember(&mut self, header: &BatchHeader, base_offset: Offset) {
         if !header.has_producer_id() {

@@ -31,19 +31,10 @@ pub struct BatchRun {
 }
 
 /// Where a batch stands.
-#[derive(Clone, Debug)]
-pub struct FoundBatch {
+struct FoundBatch {
     segment: SegmentId,
     position: BytePosition,
-    /// Its header.
-    pub header: BatchHeader,
-}
-
-impl FoundBatch {
-    /// Its segment, and where it begins there.
-    pub(super) fn place(&self) -> (SegmentId, BytePosition) {
-        (self.segment, self.position)
-    }
+    header: BatchHeader,
 }
 
 /// How a batch is looked for.
@@ -69,6 +60,40 @@ impl PartitionLog {
     /// (which is at a batch boundary). The first batch comes whole if `whole_first`, whatever
     /// `most_bytes`; the last may be cut off. Empty when `from` is at `below`.
     pub async fn read(
+        &self,
+        from: Offset,
+        below: Offset,
+        most_bytes: usize,
+        whole_first: bool,
+    ) -> Result<BatchRun, LogError> {
+        self.look(
+            async || self.read_here(from, below, most_bytes, whole_first).await,
+            |run| run.size_bytes == 0,
+        )
+        .await
+    }
+
+    /// Looks again when a swap took away the segments that were being looked at: by offset, since
+    /// what is wanted is elsewhere now. Ends, since every turn needs another swap.
+    async fn look<T>(
+        &self,
+        attempt: impl AsyncFn() -> Result<T, LogError>,
+        is_nothing: impl Fn(&T) -> bool,
+    ) -> Result<T, LogError> {
+        loop {
+            let swaps = self.swaps_recorded();
+            let outcome = attempt().await;
+            let found = match &outcome {
+                Ok(found) => !is_nothing(found),
+                Err(error) => !matches!(error, LogError::OutOfRange { .. }),
+            };
+            if found || swaps == self.swaps_recorded() {
+                return outcome;
+            }
+        }
+    }
+
+    async fn read_here(
         &self,
         from: Offset,
         below: Offset,
@@ -119,22 +144,35 @@ impl PartitionLog {
         })
     }
 
-    /// The batch that holds `offset`, or the next one.
-    pub async fn batch_at(
+    /// Where the batch that holds `offset` begins, or the next one: segment, position and base
+    /// offset. Nothing may be swapped meanwhile.
+    pub(super) async fn place_of(
         &self,
         offset: Offset,
         below: Offset,
-    ) -> Result<Option<FoundBatch>, LogError> {
-        self.find(Wanted::Offset(offset), below).await
+    ) -> Result<Option<(SegmentId, BytePosition, Offset)>, LogError> {
+        let found = self.find(Wanted::Offset(offset), below).await?;
+        Ok(found.map(|found| {
+            (
+                found.segment,
+                found.position,
+                Offset(found.header.base_offset),
+            )
+        }))
     }
 
-    /// The first batch below `below` with a timestamp of `timestamp_ms` or more.
+    /// The bytes of the first batch below `below` with a timestamp of `timestamp_ms` or more.
     pub async fn batch_at_time(
         &self,
         timestamp_ms: i64,
         below: Offset,
-    ) -> Result<Option<FoundBatch>, LogError> {
-        self.find(Wanted::Timestamp(timestamp_ms), below).await
+    ) -> Result<Option<Vec<u8>>, LogError> {
+        let wanted = Wanted::Timestamp(timestamp_ms);
+        let attempt = async || match self.find(wanted, below).await? {
+            Some(found) => self.batch_bytes(&found).await.map(Some),
+            None => Ok(None),
+        };
+        self.look(attempt, Option::is_none).await
     }
 
     /// The largest timestamp of all segments, or -1.
@@ -149,8 +187,7 @@ impl PartitionLog {
             .unwrap_or(-1)
     }
 
-    /// All bytes of a batch.
-    pub async fn batch_bytes(&self, found: &FoundBatch) -> Result<Vec<u8>, LogError> {
+    async fn batch_bytes(&self, found: &FoundBatch) -> Result<Vec<u8>, LogError> {
         let slices = self
             .bytes(found.segment, found.position, found.header.size_bytes())
             .await?;
@@ -252,7 +289,7 @@ impl PartitionLog {
         below: Offset,
     ) -> Result<BytePosition, LogError> {
         self.settle();
-        let scan_from = {
+        let (scan_from, size) = {
             let state = self.state.borrow();
             let index = state
                 .segments
@@ -276,14 +313,18 @@ impl PartitionLog {
             if below == state.flushed {
                 return Ok(segment.flushed);
             }
-            segment
-                .index
-                .as_ref()
-                .map_or(0, |index| index.position_of(below))
+            let index = segment.index.as_ref();
+            let scan_from = index.map_or(0, |index| index.position_of(below));
+            (scan_from, segment.size)
         };
         let mut position = scan_from.max(found.position);
-        while self.header_at(found.segment, position).await?.base_offset < below.0 {
-            position += self.header_at(found.segment, position).await?.size_bytes() as u64;
+        // Compaction may have dropped all that was behind `below` in the segment.
+        while position < size {
+            let header = self.header_at(found.segment, position).await?;
+            if header.base_offset >= below.0 {
+                break;
+            }
+            position += header.size_bytes() as u64;
         }
         Ok(position)
     }
@@ -313,7 +354,7 @@ impl PartitionLog {
         };
         parsed.map_err(|error| {
             let what = format!("no batch at byte {position}: {error}");
-            self.disk_failed("reading a segment", &io::Error::other(what))
+            self.read_failed(segment, &io::Error::other(what))
         })
     }
 
@@ -402,6 +443,10 @@ impl PartitionLog {
             )));
         }
         let file = self.segment_file(segment).await?;
+        if self.state.borrow().segment(segment).is_none() {
+            // Another file may have the name by now.
+            return Err(gone());
+        }
         let bytes = file.read(begin, (stop - begin) as usize).await?;
         let valid = bytes.len().min((stored - begin) as usize);
         if begin + valid as u64 <= at {

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::entry::{Entry, named_batches};
@@ -13,6 +14,7 @@ use super::partition_log::{CutPlace, LogImage};
 use super::position::{BytePosition, LogId, Offset, SegmentId};
 use super::redo::Redo;
 use super::segment::{NO_TIMESTAMP_MS, SegmentImage, segment_file_name};
+use super::swap::{ReplayedSwaps, Swap};
 use crate::runtime::breach::{Breach, is_planted};
 use crate::runtime::buffer::BLOCK_BYTES;
 use crate::runtime::startup;
@@ -27,6 +29,8 @@ pub(super) struct ReplayedLog {
     pub(super) redo: BTreeMap<SegmentId, Redo>,
     /// Segments whose files go.
     pub(super) dropped: Vec<SegmentImage>,
+    /// Compacted segments that took the place of others.
+    pub(super) swaps: ReplayedSwaps,
     /// A journal group that cannot be read may have held entries of this log.
     doubt: Option<u64>,
 }
@@ -276,6 +280,7 @@ impl ReplayedLog {
             image,
             redo: BTreeMap::new(),
             dropped: Vec::new(),
+            swaps: ReplayedSwaps::default(),
             doubt: None,
         }
     }
@@ -335,6 +340,7 @@ impl ReplayedLog {
             Entry::Epoch { epoch, start, .. } => {
                 self.image.epochs.begin(*epoch, *start);
             }
+            Entry::Swap { swap, .. } => self.swap(swap),
             Entry::Truncate {
                 segment,
                 position,
@@ -480,6 +486,38 @@ impl ReplayedLog {
         let (dropped, kept): (Vec<_>, Vec<_>) = segments.partition(|known| known.id == segment);
         self.dropped.extend(dropped);
         self.image.segments = kept;
+    }
+
+    /// Puts a compacted segment in the place of those it was made from. They are sealed, so all
+    /// their batches were taken.
+    fn swap(&mut self, swap: &Swap) {
+        let segments = &self.image.segments;
+        let mut ids = segments.iter();
+        let first = ids.position(|old| Some(&old.id) == swap.old.first());
+        let old = first.map(|first| first..first + swap.old.len());
+        let are_old = |range: &Range<usize>| {
+            let old = segments.get(range.clone()).unwrap_or(&[]);
+            old.iter().map(|old| old.id).eq(swap.old.iter().copied())
+        };
+        let Some(old) = old.filter(are_old) else {
+            return self.damage(format!(
+                "the journal swaps segments that are unknown for {:?}",
+                swap.segment
+            ));
+        };
+        if is_planted(Breach::ReplayIntoSwapped)
+            && let Some(redo) = self.redo.remove(&swap.old[0])
+        {
+            // By name instead of by identity: the new file has the name of the first old one.
+            self.redo.insert(swap.segment, redo);
+        }
+        for id in &swap.old {
+            self.redo.remove(id);
+        }
+        let replaced: Vec<SegmentImage> = self.image.segments.splice(old, [swap.image()]).collect();
+        self.swaps
+            .note(swap, replaced.iter().map(|segment| segment.base_offset));
+        self.image.compaction = swap.progress;
     }
 
     fn truncate(&mut self, segment: SegmentId, position: BytePosition, offset: Offset) {

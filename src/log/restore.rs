@@ -33,6 +33,8 @@ impl Replay {
         };
         let mut written = Vec::new();
         for mut log in self.logs.into_values() {
+            let own = directory.join(&log.image.directory);
+            log.swaps.finish(&own, &log.image.segments)?;
             restored.written_bytes += log.write_segments(directory, &mut written)?;
             log.check_files(directory)?;
             for segment in &log.dropped {

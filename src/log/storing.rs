@@ -12,6 +12,7 @@ use super::position::{BytePosition, SegmentId};
 use super::segment::{Segment, index_file_name};
 use super::small_file;
 use crate::runtime::buffer::{BLOCK_BYTES, Slice};
+use crate::runtime::clock;
 use crate::runtime::disk::Durability;
 
 /// The largest single write to a segment.
@@ -163,8 +164,13 @@ impl PartitionLog {
 
     /// Keeps background writes from crowding out the journal, unless appends wait for them.
     async fn keep_pace(&self, written_bytes: u64) {
-        if !self.journal.is_starved() && !self.cache.is_nearly_full() {
-            self.home.pace.spend(written_bytes).await;
+        let pace = &self.home.pace;
+        pace.note_written(written_bytes);
+        while let Some(step) = pace.delay(clock::monotonic_us()) {
+            if self.journal.is_starved() || self.cache.is_nearly_full() {
+                return;
+            }
+            clock::sleep(step).await;
         }
     }
 
@@ -177,7 +183,8 @@ impl PartitionLog {
         self.store(true).await?;
         let memory = {
             let mut state = self.state.borrow_mut();
-            let idle = !state.rolling && state.pending_cut.is_none() && !self.touched.get();
+            let busy = state.rolling || state.pending_cut.is_some() || self.is_swapping();
+            let idle = !busy && !self.touched.get();
             let stored = |segment: &Segment| segment.stored == segment.size && !segment.extending;
             if !idle || !state.segments.iter().all(stored) {
                 return Ok(());
@@ -264,7 +271,7 @@ impl PartitionLog {
 
     /// A failed write to a segment is the directory's failure: nothing in it can be trusted to
     /// become durable any more.
-    fn fail_directory(&self, doing: &str, error: &io::Error) -> LogError {
+    pub(super) fn fail_directory(&self, doing: &str, error: &io::Error) -> LogError {
         let failed = self.disk_failed(doing, error);
         self.journal.fail(&failed.to_string());
         failed

@@ -197,10 +197,9 @@ impl Replica {
     ) -> Result<Option<RecordTime>, LogError> {
         self.log.healthy()?;
         let below = self.high_watermark();
-        let Some(found) = self.log.batch_at_time(timestamp_ms, below).await? else {
+        let Some(bytes) = self.log.batch_at_time(timestamp_ms, below).await? else {
             return Ok(None);
         };
-        let bytes = self.log.batch_bytes(&found).await?;
         Ok(offset_lookup::first_at(&bytes, timestamp_ms, limit_bytes))
     }
 
@@ -209,10 +208,9 @@ impl Replica {
         self.log.healthy()?;
         let largest_ms = self.log.largest_timestamp_ms();
         let below = self.high_watermark();
-        let Some(found) = self.log.batch_at_time(largest_ms, below).await? else {
+        let Some(bytes) = self.log.batch_at_time(largest_ms, below).await? else {
             return Ok(None);
         };
-        let bytes = self.log.batch_bytes(&found).await?;
         Ok(offset_lookup::largest(&bytes, limit_bytes))
     }
 

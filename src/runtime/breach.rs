@@ -39,6 +39,11 @@ pub enum Breach {
     ReuseBeforeCheckpoint,
     /// Apply the effects of a truncation before its entry is complete.
     TruncateBeforeEntry,
+    /// At recovery, write what the journal holds of a segment that was swapped out into the file
+    /// that has its name now.
+    ReplayIntoSwapped,
+    /// Give a compacted segment its name before the entry of its swap is durable.
+    SwapBeforeEntry,
 }
 
 /// Whether the simulated world has planted `breach`.

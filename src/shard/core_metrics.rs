@@ -17,6 +17,7 @@ pub fn samples(router: &Router, net: &NetMetrics) -> Vec<Sample> {
     net_samples(net, &mut samples);
     log_samples(router, &mut samples);
     disk_samples(router, &mut samples);
+    compaction_samples(router, &mut samples);
     runtime_samples(&mut samples);
     samples
 }
@@ -192,6 +193,39 @@ fn disk_samples(router: &Router, samples: &mut Vec<Sample>) {
             "percolog_offline_partitions",
             "Partitions of the core that do not serve because of their disk.",
             replicas.offline_logs().len() as u64,
+        ),
+    ]);
+}
+
+fn compaction_samples(router: &Router, samples: &mut Vec<Sample>) {
+    let replicas = router.replicas();
+    let counts = replicas.housekeeper().compaction_counts();
+    let backlog = replicas.compaction_backlog();
+    samples.extend([
+        counter(
+            "percolog_compaction_runs_total",
+            "Runs of compaction that came to their end.",
+            counts.runs,
+        ),
+        counter(
+            "percolog_compaction_read_bytes_total",
+            "Bytes that compaction read.",
+            counts.read_bytes,
+        ),
+        counter(
+            "percolog_compaction_written_bytes_total",
+            "Bytes that compaction wrote.",
+            counts.written_bytes,
+        ),
+        gauge(
+            "percolog_compaction_uncleanable_partitions",
+            "Partitions that are not compacted any more because a segment is damaged.",
+            backlog.uncleanable,
+        ),
+        gauge(
+            "percolog_compaction_longest_lag_ms",
+            "Age of the oldest record that waits for compaction.",
+            backlog.longest_lag_ms,
         ),
     ]);
 }

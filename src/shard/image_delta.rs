@@ -9,6 +9,7 @@ use super::replica_manager::ReplicaManager;
 use crate::cluster::image::{MetadataImage, TopicImage};
 use crate::config::broker::BrokerConfig;
 use crate::config::topic::TopicConfig;
+use crate::log::compaction::CompactionSettings;
 use crate::log::partition_log::LogSettings;
 use crate::log::position::LogId;
 use crate::runtime::core_id::CoreId;
@@ -47,9 +48,23 @@ pub(super) fn log_settings(topic: &TopicImage, config: &BrokerConfig) -> LogSett
         0 => 0,
         most => i64::from(crc32c::crc32c(&topic.id.0)) % most,
     };
+    let compaction = resolved
+        .cleanup_policy
+        .is_compact
+        .then_some(CompactionSettings {
+            min_dirty_ratio: resolved.min_cleanable_dirty_ratio,
+            min_lag_ms: resolved.min_compaction_lag_ms,
+            max_lag_ms: resolved.max_compaction_lag_ms,
+            delete_retention_ms: resolved.delete_retention_ms,
+        });
+    // Kafka: `LogConfig.maxSegmentMs`. What must be compacted in time must be rolled in time.
+    let segment_ms = match compaction {
+        Some(compaction) => resolved.segment_ms.min(compaction.max_lag_ms),
+        None => resolved.segment_ms,
+    };
     LogSettings {
         segment_bytes: resolved.segment_bytes as u64,
-        segment_ms: resolved.segment_ms.saturating_sub(jitter_ms),
+        segment_ms: segment_ms.saturating_sub(jitter_ms),
         index_interval_bytes: resolved.index_interval_bytes as u64,
         retention_ms: resolved
             .cleanup_policy
@@ -61,6 +76,8 @@ pub(super) fn log_settings(topic: &TopicImage, config: &BrokerConfig) -> LogSett
             .is_delete
             .then_some(resolved.retention_bytes)
             .and_then(|bytes| u64::try_from(bytes).ok()),
+        deletable: resolved.cleanup_policy.is_delete || compaction.is_none(),
+        compaction,
         producers_max: config.limits.producers_per_partition_max,
         producer_expiration_ms: config.limits.producer_id_expiration_ms as i64,
         file_delete_delay_ms: resolved.file_delete_delay_ms.unsigned_abs(),

@@ -5,11 +5,11 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::future::join_all;
 
 use super::directory_health::DirectoryHealth;
+use super::housekeeping::{Housekeeper, HousekeepingConfig};
 use super::request::{
     AppendPart, AppendedPart, DeleteRecordsPart, EpochEndPart, FetchPart, FetchedPart, FoundOffset,
     ListOffsetsPart, LogUsage, OffsetWanted, PartitionError, Promise,
@@ -23,7 +23,6 @@ use crate::log::scrub::{ScrubCounts, Scrubber};
 use crate::partition::leader::EpochJudgement;
 use crate::partition::replica::{AppendRefusal, Placed, Replica};
 use crate::partition::turns::Turn;
-use crate::runtime::clock;
 use crate::runtime::core_id::CoreId;
 use crate::runtime::disk;
 use crate::runtime::executor::{Queue, spawn};
@@ -59,8 +58,8 @@ pub struct ReplicaSettings {
     pub reserve_bytes: u64,
     /// What may come out of one compressed batch.
     pub decompressed_max_bytes: usize,
-    /// How often retention is looked after.
-    pub retention_check_ms: u64,
+    /// Retention and compaction.
+    pub housekeeping: HousekeepingConfig,
     /// How fast this core reads sealed segments to find damage; 0 is not at all.
     pub scrub_bytes_per_second: u64,
 }
@@ -80,6 +79,7 @@ pub struct ReplicaManager {
     /// The directories were looked at.
     pub(super) looked: Signal,
     scrubber: Rc<Scrubber>,
+    housekeeper: Housekeeper,
 }
 
 /// The result of one part of a request.
@@ -111,9 +111,10 @@ impl ReplicaManager {
             offline_logs: RefCell::default(),
             settings,
             looked: Signal::default(),
+            housekeeper: Housekeeper::new(&settings.housekeeping, settings.decompressed_max_bytes),
         });
         spawn(Queue::Background, manager.clone().watch_directories());
-        spawn(Queue::Background, manager.clone().keep_retention());
+        Housekeeper::start(&manager, &settings.housekeeping);
         if settings.scrub_bytes_per_second > 0 {
             spawn(Queue::Background, manager.scrubber.clone().run());
         }
@@ -253,6 +254,18 @@ impl ReplicaManager {
     #[must_use]
     pub fn replica(&self, log: LogId) -> Option<Rc<Replica>> {
         self.replicas.borrow().get(&log).cloned()
+    }
+
+    /// All partitions of this core.
+    #[must_use]
+    pub fn replicas(&self) -> Vec<Rc<Replica>> {
+        self.replicas.borrow().values().cloned().collect()
+    }
+
+    /// What keeps the logs of this core.
+    #[must_use]
+    pub fn housekeeper(&self) -> &Housekeeper {
+        &self.housekeeper
     }
 
     fn known(&self, log: LogId) -> PartResult<Rc<Replica>> {
@@ -423,6 +436,9 @@ impl ReplicaManager {
     pub async fn delete_records(&self, part: &DeleteRecordsPart) -> PartResult<i64> {
         let replica = self.known(part.log)?;
         replica.log().healthy().map_err(unreadable)?;
+        if !replica.log().settings().deletable {
+            return Err(PartitionError::PolicyViolation);
+        }
         let high_watermark = replica.high_watermark();
         let to = if part.offset == -1 {
             high_watermark
@@ -455,21 +471,6 @@ impl ReplicaManager {
     pub async fn shut_down(&self) {
         for directory in self.directories() {
             directory.shut_down().await;
-        }
-    }
-
-    /// Deletes old segments, one partition after the other.
-    async fn keep_retention(self: Rc<Self>) {
-        loop {
-            clock::sleep(Duration::from_millis(self.settings.retention_check_ms)).await;
-            let replicas: Vec<Rc<Replica>> = self.replicas.borrow().values().cloned().collect();
-            for replica in replicas {
-                if let Err(error) = replica.log().retain(clock::wall_ms()).await
-                    && error != LogError::Deleted
-                {
-                    tracing::warn!(log = %replica.log().directory_name(), %error, "retention");
-                }
-            }
         }
     }
 }

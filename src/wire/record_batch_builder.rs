@@ -18,6 +18,9 @@ pub struct BatchOptions {
     pub compression: Compression,
     /// Append time, which stands for every record's timestamp; their own are kept inside.
     pub log_append_time_ms: Option<i64>,
+    /// Time after which compaction may drop the tombstones inside; it takes the place of the base
+    /// timestamp.
+    pub delete_horizon_ms: Option<i64>,
     /// Idempotent producer, or -1.
     pub producer_id: i64,
     /// Its epoch, or -1.
@@ -37,6 +40,7 @@ impl Default for BatchOptions {
             partition_leader_epoch: -1,
             compression: Compression::default(),
             log_append_time_ms: None,
+            delete_horizon_ms: None,
             producer_id: NO_PRODUCER_ID,
             producer_epoch: NO_PRODUCER_EPOCH,
             base_sequence: NO_SEQUENCE,
@@ -46,13 +50,14 @@ impl Default for BatchOptions {
     }
 }
 
-/// Collects records, with consecutive offsets from the base offset on, into one batch. How many is
+/// Collects records, with ascending offsets from the base offset on, into one batch. How many is
 /// for the caller to bound, by [`BatchBuilder::plain_bytes`].
 #[derive(Clone, Debug)]
 pub struct BatchBuilder {
     options: BatchOptions,
     records: Vec<u8>,
     count: i32,
+    last_offset_delta: i32,
     base_timestamp: i64,
     max_timestamp: i64,
     offset_delta_of_max_timestamp: i32,
@@ -66,7 +71,8 @@ impl BatchBuilder {
             options,
             records: Vec::new(),
             count: 0,
-            base_timestamp: NO_TIMESTAMP,
+            last_offset_delta: -1,
+            base_timestamp: options.delete_horizon_ms.unwrap_or(NO_TIMESTAMP),
             max_timestamp: options.log_append_time_ms.unwrap_or(NO_TIMESTAMP),
             offset_delta_of_max_timestamp: if options.log_append_time_ms.is_some() {
                 0
@@ -87,17 +93,38 @@ impl BatchBuilder {
         value: Option<&[u8]>,
         headers: impl ExactSizeIterator<Item = Header<'h>> + Clone,
     ) {
-        if self.count == 0 {
+        let offset_delta = self.last_offset_delta + 1;
+        self.append_at(offset_delta, timestamp_ms, key, value, headers);
+    }
+
+    /// Appends a record at an offset behind the last one's: between them compaction left a gap.
+    ///
+    /// # Panics
+    /// As [`BatchBuilder::append`], and when the offset does not ascend.
+    pub fn append_at<'h>(
+        &mut self,
+        offset_delta: i32,
+        timestamp_ms: i64,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: impl ExactSizeIterator<Item = Header<'h>> + Clone,
+    ) {
+        assert!(
+            offset_delta > self.last_offset_delta,
+            "offset delta {offset_delta} after {}",
+            self.last_offset_delta
+        );
+        if self.count == 0 && self.options.delete_horizon_ms.is_none() {
             self.base_timestamp = timestamp_ms;
         }
         if self.options.log_append_time_ms.is_none() && timestamp_ms > self.max_timestamp {
             self.max_timestamp = timestamp_ms;
-            self.offset_delta_of_max_timestamp = self.count;
+            self.offset_delta_of_max_timestamp = offset_delta;
         }
         let timestamp_delta = timestamp_ms.wrapping_sub(self.base_timestamp);
         let length = 1
             + varint_size_bytes(timestamp_delta)
-            + varint_size_bytes(i64::from(self.count))
+            + varint_size_bytes(i64::from(offset_delta))
             + nullable_size_bytes(key)
             + nullable_size_bytes(value)
             + varint_size_bytes(headers.len() as i64)
@@ -113,7 +140,7 @@ impl BatchBuilder {
         // Record attributes: none are in use.
         records.push(0);
         put_varlong(records, timestamp_delta);
-        put_varint(records, self.count);
+        put_varint(records, offset_delta);
         put_nullable(records, key);
         put_nullable(records, value);
         put_varint(records, as_length(headers.len()));
@@ -127,6 +154,20 @@ impl BatchBuilder {
             "the announced length is the written one"
         );
         self.count += 1;
+        self.last_offset_delta = offset_delta;
+    }
+
+    /// Lets the batch end behind its last record, where it ended before compaction.
+    ///
+    /// # Panics
+    /// When a record stands behind that end.
+    pub fn set_last_offset_delta(&mut self, last_offset_delta: i32) {
+        assert!(
+            last_offset_delta >= self.last_offset_delta,
+            "a batch that ends at {last_offset_delta} with a record at {}",
+            self.last_offset_delta
+        );
+        self.last_offset_delta = last_offset_delta;
     }
 
     /// Records so far.
@@ -172,8 +213,9 @@ impl BatchBuilder {
                 .with_codec(options.compression.codec)
                 .with_timestamp_type(timestamp_type)
                 .with_transactional(options.is_transactional)
-                .with_control(options.is_control),
-            last_offset_delta: self.count - 1,
+                .with_control(options.is_control)
+                .with_delete_horizon(options.delete_horizon_ms.is_some()),
+            last_offset_delta: self.last_offset_delta,
             base_timestamp: self.base_timestamp,
             max_timestamp: self.max_timestamp,
             producer_id: options.producer_id,
