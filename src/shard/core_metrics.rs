@@ -16,6 +16,7 @@ pub fn samples(router: &Router, net: &NetMetrics) -> Vec<Sample> {
     let mut samples = Vec::new();
     net_samples(net, &mut samples);
     log_samples(router, &mut samples);
+    disk_samples(router, &mut samples);
     compaction_samples(router, &mut samples);
     runtime_samples(&mut samples);
     samples
@@ -90,7 +91,6 @@ fn net_samples(net: &NetMetrics, samples: &mut Vec<Sample>) {
 
 fn log_samples(router: &Router, samples: &mut Vec<Sample>) {
     let replicas = router.replicas();
-    let scrub = replicas.scrub_counts();
     let (mut groups, mut bytes, mut allocated, mut checkpoints) = (0, 0, 0, 0);
     let (mut direct_writes, mut direct_bytes, mut pool_bytes, mut weak) = (0, 0, 0, 0);
     for directory in replicas.directories() {
@@ -152,6 +152,18 @@ fn log_samples(router: &Router, samples: &mut Vec<Sample>) {
             "Checkpoints written.",
             checkpoints,
         ),
+        counter(
+            "percolog_mailbox_refusals_total",
+            "Questions to other cores refused because a mailbox was full.",
+            router.refused(),
+        ),
+    ]);
+}
+
+fn disk_samples(router: &Router, samples: &mut Vec<Sample>) {
+    let replicas = router.replicas();
+    let scrub = replicas.scrub_counts();
+    samples.extend([
         gauge(
             "percolog_offline_directories",
             "Data directories that do not serve, as the core sees them.",
@@ -181,11 +193,6 @@ fn log_samples(router: &Router, samples: &mut Vec<Sample>) {
             "percolog_offline_partitions",
             "Partitions of the core that do not serve because of their disk.",
             replicas.offline_logs().len() as u64,
-        ),
-        counter(
-            "percolog_mailbox_refusals_total",
-            "Questions to other cores refused because a mailbox was full.",
-            router.refused(),
         ),
     ]);
 }

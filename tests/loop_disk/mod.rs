@@ -6,6 +6,9 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+/// As a server would mount it.
+const WRITABLE: &str = "loop,errors=remount-ro";
+
 /// See the head of this file.
 pub(crate) struct LoopDisk {
     folder: tempfile::TempDir,
@@ -53,7 +56,7 @@ impl LoopDisk {
             folder,
             is_mounted: false,
         };
-        disk.try_mount()?;
+        disk.try_mount(WRITABLE)?;
         Ok(disk)
     }
 
@@ -62,21 +65,23 @@ impl LoopDisk {
         self.folder.path().join("mnt")
     }
 
-    fn try_mount(&mut self) -> Result<(), String> {
+    fn try_mount(&mut self, options: &str) -> Result<(), String> {
         let image = self.folder.path().join("image");
         // The loop device goes with the last unmount.
         let mount = self.path();
-        run(
-            "mount",
-            &["-o", "loop,errors=remount-ro", text(&image), text(&mount)],
-        )?;
+        run("mount", &["-o", options, text(&image), text(&mount)])?;
         self.is_mounted = true;
         Ok(())
     }
 
     /// Mounts it again.
     pub(crate) fn mount(&mut self) {
-        self.try_mount().expect("it was mounted before");
+        self.try_mount(WRITABLE).expect("it was mounted before");
+    }
+
+    /// Mounts it again, but so that it takes no writes.
+    pub(crate) fn mount_read_only(&mut self) {
+        self.try_mount("loop,ro").expect("it was mounted before");
     }
 
     /// Unmounts it; nobody may use it.
