@@ -22,10 +22,11 @@ use crate::config::kind::CoreSelection;
 use crate::log::chunk_cache::{CacheLimits, ChunkCache};
 use crate::log::data_directory::{self, DataDirectory};
 use crate::log::journal::JournalLimits;
-use crate::log::log_directory::LogDirectory;
-use crate::log::partition_log::LogSettings;
+use crate::log::log_directory::{Housekeeping, LogDirectory};
+use crate::log::partition_log::{LogImage, LogSettings};
 use crate::log::position::Offset;
 use crate::log::recovery::{RecoveredCore, recover};
+use crate::log::segment_pool::PoolLimits;
 use crate::net::acceptor::{Handover, ListenerTraits, NetCore};
 use crate::net::connection_limits::ConnectionLimits;
 use crate::net::net_limits::NetLimits;
@@ -54,6 +55,10 @@ const METRICS_PERIOD: Duration = Duration::from_secs(1);
 
 /// Entries of one journal group, at most.
 const GROUP_BYTES: usize = 1 << 20;
+/// The smallest file that is kept for another segment.
+const LEAST_POOLED_BYTES: u64 = 1 << 20;
+/// Bytes written straight to segments beside one group; what one group's verification reads.
+const GROUP_DIRECT_BYTES: usize = 16 << 20;
 
 /// Files of a journal of full size.
 const JOURNAL_FILES: u64 = 8;
@@ -380,11 +385,12 @@ async fn start_core(
     let mut directories = Vec::new();
     for (path, recovered) in shared.directories.iter().zip(parts.recovered) {
         let limits = journal_limits(&config);
-        let directory = LogDirectory::start(path, core.0, recovered, &cache, limits, |_| {
-            metadata_settings()
-        })
-        .await
-        .map_err(|error| format!("{}: {error}", path.display()))?;
+        let keeping = housekeeping(shared);
+        let settings = |_: &LogImage| metadata_settings();
+        let directory =
+            LogDirectory::start(path, core.0, recovered, &cache, limits, keeping, settings)
+                .await
+                .map_err(|error| format!("{}: {error}", path.display()))?;
         directories.push(directory);
     }
     let replicas = ReplicaManager::new(
@@ -500,6 +506,21 @@ fn metadata_settings() -> LogSettings {
         compaction: None,
         producers_max: 1,
         producer_expiration_ms: i64::MAX / 2,
+        file_delete_delay_ms: 0,
+        flush_messages: 1,
+    }
+}
+
+fn housekeeping(shared: &Shared) -> Housekeeping {
+    let storage = &shared.config.storage;
+    let parts = shared.cores as u64 * shared.directories.len() as u64;
+    Housekeeping {
+        pool: PoolLimits {
+            total_bytes: storage.segment_pool_bytes / parts,
+            least_file_bytes: LEAST_POOLED_BYTES,
+        },
+        write_bytes_per_second: storage.background_write_bytes_per_second / shared.cores as u64,
+        cool_after: Duration::from_millis(storage.cool_after_ms),
     }
 }
 
@@ -529,6 +550,12 @@ fn journal_limits(config: &BrokerConfig) -> JournalLimits {
         pending_bytes: sixth,
         append_bytes: 2 * sixth,
         groups_in_flight: config.storage.journal_groups_in_flight,
+        direct_bytes: config.storage.direct_write_bytes,
+        direct_busy_bytes: config
+            .storage
+            .direct_write_busy_bytes
+            .min(config.storage.direct_write_bytes),
+        group_direct_bytes: GROUP_DIRECT_BYTES,
     }
 }
 

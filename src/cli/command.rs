@@ -11,9 +11,10 @@ use super::consume::ConsumeArguments;
 use super::failure::Failure;
 use super::inspect_segment::SegmentArguments;
 use super::produce::ProduceArguments;
+use super::repair::RepairArguments;
 use super::serve::ServeArguments;
 use super::topic::TopicCommand;
-use super::{cluster, config, consume, inspect_segment, output, produce, serve, topic};
+use super::{cluster, config, consume, inspect_segment, output, produce, repair, serve, topic};
 
 /// A durable log broker for Linux that speaks Kafka's wire protocol, and its tools
 #[derive(Debug, Parser)]
@@ -62,8 +63,7 @@ enum Command {
     Tune(Anything),
     /// Live view in the terminal (not available yet)
     Top(Anything),
-    /// Cuts damaged logs on an operator's word (not available yet)
-    Repair(Anything),
+    Repair(RepairArguments),
 }
 
 #[derive(Debug, Subcommand)]
@@ -112,7 +112,7 @@ fn dispatch(command: &Command) -> Result<(), Failure> {
         Command::Transaction(_) => unavailable("transaction"),
         Command::Tune(_) => unavailable("tune"),
         Command::Top(_) => unavailable("top"),
-        Command::Repair(_) => unavailable("repair"),
+        Command::Repair(arguments) => repair::run(arguments),
     }
 }
 

@@ -28,6 +28,7 @@ mod output;
 mod partitioner;
 mod pipeline;
 mod produce;
+mod repair;
 pub mod serve;
 mod timestamp;
 mod topic;

@@ -73,9 +73,19 @@ section! {
         /// Largest window of a segment that is held in memory as one piece.
         chunk_bytes: usize = "1048576", Kind::Long(4 * KIB, 16 * MIB), "bytes", [];
         /// First window of a log that starts to grow.
-        chunk_first_bytes: usize = "16384", Kind::Long(4 * KIB, 16 * MIB), "bytes", [];
+        chunk_first_bytes: usize = "4096", Kind::Long(4 * KIB, 16 * MIB), "bytes", [];
         /// Groups of a journal on their way to the disk at a time.
         journal_groups_in_flight: usize = "2", Kind::Int(1, 4), "groups", [];
+        /// Full blocks of an append that go straight to their segment while the disk is idle.
+        direct_write_bytes: usize = "65536", Kind::Long(4 * KIB, GIB), "bytes", [];
+        /// The same while earlier writes are on their way.
+        direct_write_busy_bytes: usize = "16384", Kind::Long(4 * KIB, GIB), "bytes", [];
+        /// Files of deleted segments kept in each data directory to become new segments.
+        segment_pool_bytes: u64 = "2147483648", Kind::Long(0, 1024 * GIB), "bytes", [];
+        /// Budget of background writes to each data directory; 0 is no limit.
+        background_write_bytes_per_second: u64 = "419430400", Kind::Long(0, 1024 * GIB), "bytes/s", [];
+        /// Time after which a log that nobody uses gives up its memory and its descriptor.
+        cool_after_ms: u64 = "30000", Kind::Long(100, 86_400_000), "ms", [];
         /// How often retention is looked after.
         retention_check_interval_ms: u64 = "300000", Kind::Long(1, i64::MAX), "ms", ["log.retention.check.interval.ms"];
         /// Whether topics with cleanup.policy compact are compacted.

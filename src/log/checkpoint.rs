@@ -2,8 +2,9 @@
 //!
 //! # Format (little-endian), `checkpoint/<generation>-<core>.checkpoint`
 //! ```text
-//!  0  magic 8 "PLOGCKP2" | generation 8 | core 2 | epoch 16 | covered sequence 8 | closed 1 | log count 4
-//! 47  per log: topic id 16 | partition 4 | directory (length 2, text) | damage (length 2, text)
+//!  0  magic 8 "PLOGCKP2" | generation 8 | core 2 | epoch 16
+//! 34  covered sequence 8 | journal file 8 | position 8 | closed 1 | log count 4
+//! 63  per log: topic id 16 | partition 4 | directory (length 2, text) | damage (length 2, text)
 //!     start 8 | end 8 | compaction's progress 24 (compaction.rs) | segment count 4
 //!     per segment: id 8 | base offset 8 | size 8 | largest timestamp 8 | first timestamp 8
 //!                  flags 1 (1 sealed, 2 index follows) | index (see index.rs)
@@ -29,6 +30,15 @@ const CURRENT_MAGIC: [u8; 8] = *b"PLOGCUR1";
 const SEALED: u8 = 1;
 const INDEXED: u8 = 2;
 
+/// A place in a journal: the number of a file and a position in it. Number 0 is no file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct JournalPlace {
+    /// The file's number.
+    pub file: u64,
+    /// Bytes from its start.
+    pub position: u64,
+}
+
 /// See the head of this file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checkpoint {
@@ -40,6 +50,8 @@ pub struct Checkpoint {
     pub epoch: Epoch,
     /// Groups up to this one are contained.
     pub covered: u64,
+    /// Where that group ends.
+    pub cut: JournalPlace,
     /// No entry of this epoch follows: the broker stopped after it.
     pub closed: bool,
     /// All logs of the core in the directory.
@@ -61,6 +73,8 @@ impl Checkpoint {
         bytes.extend_from_slice(&self.core.to_le_bytes());
         bytes.extend_from_slice(&self.epoch.0);
         bytes.extend_from_slice(&self.covered.to_le_bytes());
+        bytes.extend_from_slice(&self.cut.file.to_le_bytes());
+        bytes.extend_from_slice(&self.cut.position.to_le_bytes());
         bytes.push(u8::from(self.closed));
         put_count(&mut bytes, self.logs.len());
         for log in &self.logs {
@@ -80,6 +94,10 @@ impl Checkpoint {
             core: fields.i16()?.cast_unsigned(),
             epoch: Epoch(fields.array()?),
             covered: fields.u64()?,
+            cut: JournalPlace {
+                file: fields.u64()?,
+                position: fields.u64()?,
+            },
             closed: fields.u8()? != 0,
             logs: Vec::new(),
         };
@@ -251,6 +269,10 @@ mod tests {
             core: 1,
             epoch: Epoch([1; 16]),
             covered: 77,
+            cut: JournalPlace {
+                file: 3,
+                position: 8192,
+            },
             closed: true,
             logs: vec![log],
         }

@@ -89,6 +89,11 @@ impl Chunks {
         })
     }
 
+    /// Whether there are none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_position.is_empty()
+    }
+
     /// Where the first chunk after `position` begins.
     pub(super) fn next_start(&self, position: BytePosition) -> Option<BytePosition> {
         self.by_position
@@ -169,6 +174,20 @@ impl Chunks {
         Eviction::Evicted(chunk.memory_bytes)
     }
 
+    /// Forgets everything from `position` on, which is at a block's boundary.
+    pub(super) fn cut(&mut self, position: BytePosition) {
+        self.by_position.split_off(&position);
+        let Some((start, last)) = self.by_position.iter_mut().next_back() else {
+            return;
+        };
+        let keep = (position - start) as usize;
+        let bytes = match &last.bytes {
+            ChunkBytes::Open(buffer) => buffer.slice(0..keep.min(buffer.len())),
+            ChunkBytes::Full(slice) => slice.part(0..keep.min(slice.len())),
+        };
+        last.bytes = ChunkBytes::Full(bytes);
+    }
+
     /// Memory of all chunks.
     pub(super) fn memory_bytes(&self) -> usize {
         self.by_position
@@ -245,6 +264,12 @@ impl ChunkCache {
     #[must_use]
     pub fn is_crowded(&self) -> bool {
         self.unstored_bytes.get() > self.limits.unstored_bytes / 4
+    }
+
+    /// Whether appends are about to wait for writing to segments.
+    #[must_use]
+    pub fn is_nearly_full(&self) -> bool {
+        self.unstored_bytes.get() > self.limits.unstored_bytes / 4 * 3
     }
 
     /// Waits until appends may pin more memory (or `give_up` says that it never comes).

@@ -119,6 +119,24 @@ pub fn open_all(paths: &[PathBuf], node_id: i32) -> Result<Vec<DataDirectory>, D
     Ok(opened)
 }
 
+/// Locks a directory for offline work on it; it must have been formatted by a broker.
+pub fn hold(path: &Path) -> Result<DirLock, DirectoryError> {
+    let access = |error| DirectoryError::Access {
+        path: path.into(),
+        error,
+    };
+    if !startup::exists(&path.join(FORMAT_FILE)).map_err(access)? {
+        return Err(DirectoryError::Mismatch {
+            path: path.into(),
+            what: format!("it has no {FORMAT_FILE}: it is no data directory"),
+        });
+    }
+    startup::lock_dir(path).map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock => DirectoryError::Locked(path.into()),
+        _ => access(error),
+    })
+}
+
 fn read_format(path: &Path) -> Result<Option<BTreeMap<String, String>>, DirectoryError> {
     let access = |error| DirectoryError::Access {
         path: path.into(),

@@ -13,16 +13,29 @@
 //! 8 Swap     new segment id 8, base offset 8, size 8, largest timestamp 8, first timestamp 8,
 //!            compaction's progress 24 (compaction.rs), count 4, old segment ids 8 each
 //!                                             the new segment takes the place of the old ones
+//! 9 Truncate segment id 8, position 8, offset 8   the log ends there; later segments are gone
+//! 10 Extent  segment id 8, position 8, length 4, count 4, then per batch position 8, header 61
 //! ```
+//! An `Extent` says that the bytes were written straight to the segment's file, durably before the
+//! group was acknowledged. It names every batch that begins in its append before its end, so that
+//! recovery can tell a torn extent (header and checksum differ) and needs no look into whole ones.
+//! Its first bytes share a block with earlier bytes unless `position` is at a block's boundary.
 //! `Append` carries any range of bytes, not whole batches: large batches span groups, and the
 //! first entry after a checkpoint repeats the beginning of a partly filled block.
 
-use super::bytes::{Fields, Malformed, put_text};
+use super::bytes::{Fields, Malformed, put_count, put_text};
 use super::position::{BytePosition, LeaderEpoch, LogId, Offset, SegmentId};
 use super::swap::Swap;
+use crate::wire::record_batch::HEADER_BYTES;
 
 /// Bytes of an `Append` before its payload.
 pub const APPEND_HEADER_BYTES: usize = 1 + LOG_ID_BYTES + 8 + 8 + 4;
+
+/// Bytes of an `Extent` before the batches it names.
+pub const EXTENT_HEADER_BYTES: usize = APPEND_HEADER_BYTES + 4;
+
+/// Bytes of one batch named by an `Extent`: its position and its header.
+pub const NAMED_BATCH_BYTES: usize = 8 + HEADER_BYTES;
 
 const LOG_ID_BYTES: usize = 20;
 
@@ -91,6 +104,39 @@ pub enum Entry<'a> {
         /// Which segment takes whose place.
         swap: Swap,
     },
+    /// The log was cut.
+    Truncate {
+        /// Which log.
+        log: LogId,
+        /// The segment that is the active one now.
+        segment: SegmentId,
+        /// Where it ends now.
+        position: BytePosition,
+        /// Where the log ends now.
+        offset: Offset,
+    },
+    /// Bytes were appended, straight to the segment's file.
+    Extent {
+        /// Which log.
+        log: LogId,
+        /// To which segment.
+        segment: SegmentId,
+        /// Where in the segment.
+        position: BytePosition,
+        /// How many bytes.
+        length: u32,
+        /// The batches that begin before its end, see [`named_batches`].
+        batches: &'a [u8],
+    },
+}
+
+/// Positions and headers of the batches that an `Extent` names.
+pub fn named_batches(batches: &[u8]) -> impl Iterator<Item = (BytePosition, &[u8; HEADER_BYTES])> {
+    batches.chunks_exact(NAMED_BATCH_BYTES).map(|batch| {
+        let (position, header) = batch.split_first_chunk::<8>().expect("chunks are exact");
+        let header = header.first_chunk().expect("chunks are exact");
+        (u64::from_le_bytes(*position), header)
+    })
 }
 
 fn put_log(into: &mut Vec<u8>, kind: u8, log: LogId) {
@@ -143,6 +189,29 @@ impl<'a> Entry<'a> {
                 put_log(into, 8, *log);
                 swap.encode(into);
             }
+            Entry::Truncate {
+                log,
+                segment,
+                position,
+                offset,
+            } => {
+                put_log(into, 9, *log);
+                into.extend_from_slice(&segment.0.to_le_bytes());
+                into.extend_from_slice(&position.to_le_bytes());
+                into.extend_from_slice(&offset.0.to_le_bytes());
+            }
+            Entry::Extent {
+                log,
+                segment,
+                position,
+                length,
+                batches,
+            } => {
+                let count = batches.len() / NAMED_BATCH_BYTES;
+                let length = *length as usize;
+                encode_extent_header(into, *log, *segment, *position, length, count);
+                into.extend_from_slice(batches);
+            }
         }
     }
 
@@ -193,6 +262,25 @@ impl<'a> Entry<'a> {
                 log,
                 swap: Swap::decode(fields)?,
             },
+            9 => Entry::Truncate {
+                log,
+                segment: SegmentId(fields.u64()?),
+                position: fields.u64()?,
+                offset: Offset(fields.i64()?),
+            },
+            10 => {
+                let segment = SegmentId(fields.u64()?);
+                let position = fields.u64()?;
+                let length = fields.u32()?;
+                let count = fields.count(NAMED_BATCH_BYTES)?;
+                Entry::Extent {
+                    log,
+                    segment,
+                    position,
+                    length,
+                    batches: fields.take(count * NAMED_BATCH_BYTES)?,
+                }
+            }
             _ => return Err(Malformed(at)),
         })
     }
@@ -208,7 +296,9 @@ impl<'a> Entry<'a> {
             | Entry::Drop { log, .. }
             | Entry::Epoch { log, .. }
             | Entry::Delete { log }
-            | Entry::Swap { log, .. } => *log,
+            | Entry::Swap { log, .. }
+            | Entry::Truncate { log, .. }
+            | Entry::Extent { log, .. } => *log,
         }
     }
 }
@@ -225,6 +315,22 @@ pub fn encode_append_header(
     into.extend_from_slice(&segment.0.to_le_bytes());
     into.extend_from_slice(&position.to_le_bytes());
     into.extend_from_slice(&u32::try_from(length).expect("below a group").to_le_bytes());
+}
+
+/// Appends the head of an `Extent` whose `count` named batches follow.
+pub fn encode_extent_header(
+    into: &mut Vec<u8>,
+    log: LogId,
+    segment: SegmentId,
+    position: BytePosition,
+    length: usize,
+    count: usize,
+) {
+    put_log(into, 10, log);
+    into.extend_from_slice(&segment.0.to_le_bytes());
+    into.extend_from_slice(&position.to_le_bytes());
+    into.extend_from_slice(&u32::try_from(length).expect("below a group").to_le_bytes());
+    put_count(into, count);
 }
 
 #[cfg(test)]
@@ -277,6 +383,19 @@ mod tests {
                     progress: CompactionProgress::default(),
                     old: vec![SegmentId(5), SegmentId(6)],
                 },
+            },
+            Entry::Truncate {
+                log,
+                segment,
+                position: 8192,
+                offset: Offset(16),
+            },
+            Entry::Extent {
+                log,
+                segment,
+                position: 8192,
+                length: 4096,
+                batches: &[7; 2 * NAMED_BATCH_BYTES],
             },
         ];
         let mut bytes = Vec::new();

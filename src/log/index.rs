@@ -70,14 +70,29 @@ impl SparseIndex {
             timestamp_before_ms,
         });
         if self.entries.len() >= self.most_entries {
-            let mut index = 0;
-            self.entries.retain(|_| {
-                index += 1;
-                index % 2 == 0
-            });
-            self.interval_bytes *= 2;
+            self.thin_out();
         }
         self.next_position = position + self.interval_bytes;
+    }
+
+    /// Drops every second entry.
+    fn thin_out(&mut self) {
+        let mut index = 0;
+        self.entries.retain(|_| {
+            index += 1;
+            index % 2 == 0
+        });
+        self.interval_bytes *= 2;
+    }
+
+    /// A copy with at most `most` entries.
+    #[must_use]
+    pub fn thinned(&self, most: usize) -> SparseIndex {
+        let mut copy = self.clone();
+        while copy.entries.len() > most.max(1) {
+            copy.thin_out();
+        }
+        copy
     }
 
     /// A position from which the batch that holds `offset` is found by walking forward.
@@ -101,6 +116,13 @@ impl SparseIndex {
         after
             .checked_sub(1)
             .map_or(0, |before| self.entries[before].position)
+    }
+
+    /// Forgets everything from `position` on.
+    pub fn cut(&mut self, position: BytePosition) {
+        self.entries.retain(|entry| entry.position < position);
+        let last = self.entries.last().map_or(0, |entry| entry.position);
+        self.next_position = last + self.interval_bytes;
     }
 
     /// Memory of the entries in bytes.
@@ -210,6 +232,7 @@ mod tests {
     fn the_index_is_bounded_and_stays_dense_enough() {
         let index = filled(10_000, 16);
         assert!(index.entries.len() < 16);
+        assert!(filled(10_000, 4096).thinned(16).entries.len() <= 16);
         let worst = (0..30_000)
             .map(|offset| (offset as u64 / 3) * 60 - index.position_of(Offset(1000 + offset)))
             .max();

@@ -8,19 +8,23 @@
 //! them and every group before it are durable.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
-use smallvec::SmallVec;
+use futures_util::future::try_join_all;
 
-use super::entry::{APPEND_HEADER_BYTES, Entry, encode_append_header};
-use super::group::{Epoch, GROUP_HEADER_BYTES, GroupHeader, group_size_bytes};
-use super::position::{AppendedBytes, BytePosition, LogId, SegmentId};
+use super::checkpoint::JournalPlace;
+use super::entry::Entry;
+use super::flush_mark::FlushMark;
+use super::group::{Epoch, GroupHeader, group_size_bytes};
+use super::group_queue::{DirectWrite, GroupQueue, GroupRoom, PendingAppend};
+use super::journal_files::JournalFiles;
+use super::position::AppendedBytes;
 use crate::runtime::breach::{Breach, is_planted};
-use crate::runtime::buffer::{AppendBuf, Slice};
+use crate::runtime::buffer::{AppendBuf, BLOCK_BYTES, Slice};
 use crate::runtime::clock;
 use crate::runtime::disk::{self, Durability, File};
 use crate::runtime::executor::{Queue, spawn};
@@ -53,6 +57,12 @@ pub struct JournalLimits {
     /// Groups on their way at a time. More than one hides the device's latency; a third gained
     /// nothing clear when measured.
     pub groups_in_flight: usize,
+    /// Full blocks of an append that are written straight to the segment while the disk is idle.
+    pub direct_bytes: usize,
+    /// The same while a group is on its way.
+    pub direct_busy_bytes: usize,
+    /// Bytes written straight to segments beside one group.
+    pub group_direct_bytes: usize,
 }
 
 impl JournalLimits {
@@ -74,82 +84,30 @@ impl JournalLimits {
             "{self:?}"
         );
         assert!(4 * self.file_bytes <= self.total_bytes, "{self:?}");
+        assert!(self.direct_busy_bytes >= BLOCK_BYTES, "{self:?}");
+        assert!(self.direct_bytes >= self.direct_busy_bytes, "{self:?}");
     }
-}
-
-/// How far a log is flushed, and whether it will ever be flushed further.
-#[derive(Default)]
-pub struct FlushMark {
-    flushed: Cell<AppendedBytes>,
-    failed: Cell<bool>,
-    moved: Signal,
-}
-
-impl FlushMark {
-    /// Bytes ever appended to the log that are durable.
-    #[must_use]
-    pub fn flushed(&self) -> AppendedBytes {
-        self.flushed.get()
-    }
-
-    /// Whether the journal has failed: nothing more will be flushed.
-    #[must_use]
-    pub fn has_failed(&self) -> bool {
-        self.failed.get()
-    }
-
-    /// Raised when the mark moves or fails.
-    #[must_use]
-    pub fn moved(&self) -> &Signal {
-        &self.moved
-    }
-
-    fn advance(&self, to: AppendedBytes) {
-        assert!(
-            to >= self.flushed.get(),
-            "{to:?} after {:?}",
-            self.flushed.get()
-        );
-        self.flushed.set(to);
-        self.moved.raise();
-    }
-
-    fn fail(&self) {
-        self.failed.set(true);
-        self.moved.raise();
-    }
-}
-
-struct PendingAppend {
-    log: LogId,
-    segment: SegmentId,
-    position: BytePosition,
-    bytes: SmallVec<[Slice; 2]>,
-    length: usize,
-    mark: Rc<FlushMark>,
-    appended: AppendedBytes,
-}
-
-enum Pending {
-    Control(Vec<u8>, Option<Promise<()>>),
-    Append(PendingAppend),
-    Cut(Promise<u64>),
-}
-
-struct JournalFile {
-    path: PathBuf,
-    file: File,
-    size_bytes: u64,
-    position: u64,
-    last_sequence: u64,
 }
 
 struct InFlight {
     sequence: u64,
+    /// Where it ends.
+    end: JournalPlace,
+    /// Once it is durable, recovery knows that everything up to here was complete.
+    tells: u64,
     done: bool,
     marks: Vec<(Rc<FlushMark>, AppendedBytes)>,
     promises: Vec<Promise<()>>,
-    cut: Option<Promise<u64>>,
+    cut: Option<Promise<Cut>>,
+}
+
+/// A point of the journal that a checkpoint can cover.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// Groups up to this one.
+    pub sequence: u64,
+    /// Where it ends.
+    pub place: JournalPlace,
 }
 
 struct Sealed {
@@ -157,27 +115,21 @@ struct Sealed {
     bytes: Slice,
     file: File,
     position: u64,
+    direct: Vec<DirectWrite>,
 }
 
 #[derive(Default)]
 struct State {
-    pending: VecDeque<Pending>,
-    pending_bytes: usize,
-    /// Where the last entry of a log stands in `pending`, if an append may still join it; counted
-    /// from the number of entries ever taken out.
-    joinable: BTreeMap<LogId, u64>,
-    taken: u64,
+    queue: GroupQueue,
+    files: JournalFiles,
     in_flight: VecDeque<InFlight>,
-    cuts_pending: usize,
     next_sequence: u64,
     completed: u64,
+    /// Recovery will know that everything up to here was complete.
+    told: u64,
     announced: u64,
     predecessor: u32,
-    current: Option<JournalFile>,
-    free: VecDeque<JournalFile>,
-    used: VecDeque<JournalFile>,
     next_file: u64,
-    allocated_bytes: u64,
 }
 
 /// See the head of this file.
@@ -204,8 +156,7 @@ pub struct Journal {
     closed: Cell<bool>,
     /// A log has rolled: its old segment is to be stored and sealed.
     rolled: Cell<bool>,
-    groups: Cell<u64>,
-    group_bytes: Cell<u64>,
+    counts: Cell<JournalCounts>,
 }
 
 /// Numbers for metrics.
@@ -215,6 +166,10 @@ pub struct JournalCounts {
     pub groups: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// Writes straight to segments beside them.
+    pub direct_writes: u64,
+    /// Their bytes.
+    pub direct_bytes: u64,
     /// Bytes of all journal files.
     pub allocated_bytes: u64,
 }
@@ -249,8 +204,7 @@ impl Journal {
             starved: Cell::new(false),
             closed: Cell::new(false),
             rolled: Cell::new(false),
-            groups: Cell::new(0),
-            group_bytes: Cell::new(0),
+            counts: Cell::default(),
         });
         // A crash while a file was made leaves a short one.
         let (mut whole, short): (Vec<_>, Vec<_>) = recycled
@@ -262,9 +216,9 @@ impl Journal {
         for (path, size_bytes) in whole {
             let file = disk::open(&path).await?;
             file.full_sync().await?;
-            journal.add_file(path, file, size_bytes);
+            journal.state.borrow_mut().files.add(path, file, size_bytes);
         }
-        if journal.state.borrow().free.is_empty() {
+        if !journal.state.borrow().files.has_free() {
             journal.create_file(limits.first_file_bytes).await?;
         }
         spawn(Queue::Ack, journal.clone().commit_groups());
@@ -294,9 +248,8 @@ impl Journal {
     #[must_use]
     pub fn counts(&self) -> JournalCounts {
         JournalCounts {
-            groups: self.groups.get(),
-            bytes: self.group_bytes.get(),
-            allocated_bytes: self.state.borrow().allocated_bytes,
+            allocated_bytes: self.state.borrow().files.allocated_bytes(),
+            ..self.counts.get()
         }
     }
 
@@ -326,21 +279,21 @@ impl Journal {
     /// Whether a checkpoint is due: half of the journal is used, or a group waits for a file.
     #[must_use]
     pub fn wants_checkpoint(&self) -> bool {
-        self.starved.get() || self.bytes_to_release() > self.limits.total_bytes / 2
+        let uncovered = self.state.borrow().files.uncovered_bytes();
+        self.starved.get() || uncovered > self.limits.total_bytes / 2
     }
 
-    /// Bytes of groups that no checkpoint covers yet.
-    fn bytes_to_release(&self) -> u64 {
-        let state = self.state.borrow();
-        let used: u64 = state.used.iter().map(|file| file.position).sum();
-        used + state.current.as_ref().map_or(0, |file| file.position)
+    /// Whether a group waits for a file that only a checkpoint can free.
+    #[must_use]
+    pub fn is_starved(&self) -> bool {
+        self.starved.get()
     }
 
     /// Waits until entries may be added without growing beyond the limit.
     pub async fn room(&self) {
         loop {
             let wait = self.room.raised();
-            let full = self.state.borrow().pending_bytes >= self.limits.pending_bytes;
+            let full = self.state.borrow().queue.bytes() >= self.limits.pending_bytes;
             if !full || self.failure.borrow().is_some() {
                 return;
             }
@@ -348,50 +301,22 @@ impl Journal {
         }
     }
 
-    /// Adds bytes appended to a log. `appended` is what the log's mark shows once they are flushed.
-    pub fn append(
-        &self,
-        (log, segment): (LogId, SegmentId),
-        position: BytePosition,
-        bytes: SmallVec<[Slice; 2]>,
-        mark: &Rc<FlushMark>,
-        appended: AppendedBytes,
-    ) {
+    /// Adds bytes appended to a log.
+    pub(super) fn append(&self, append: PendingAppend) {
         if self.refuses() {
-            mark.fail();
+            append.mark.fail();
             return;
         }
-        let length = bytes.iter().map(|slice| slice.len()).sum::<usize>();
-        let mut state = self.state.borrow_mut();
-        state.pending_bytes += length;
-        if let Some(earlier) = state.joinable(log)
-            && earlier.segment == segment
-            && earlier.position + earlier.length as u64 == position
-        {
-            earlier.bytes.extend(bytes);
-            earlier.length += length;
-            earlier.appended = appended;
-        } else {
-            state.pending_bytes += APPEND_HEADER_BYTES;
-            let mark = mark.clone();
-            let append = PendingAppend {
-                log,
-                segment,
-                position,
-                bytes,
-                length,
-                mark,
-                appended,
-            };
-            state.push(log, Pending::Append(append));
-        }
-        drop(state);
+        self.state.borrow_mut().queue.append(append);
         self.work.raise();
     }
 
     /// Adds another kind of entry; resolves when it is durable (None when it never will be).
     pub fn record(&self, entry: &Entry<'_>) -> Promised<()> {
-        debug_assert!(!matches!(entry, Entry::Append { .. }));
+        debug_assert!(!matches!(
+            entry,
+            Entry::Append { .. } | Entry::Extent { .. }
+        ));
         let (done, durable) = promise();
         if self.refuses() {
             return durable;
@@ -399,32 +324,47 @@ impl Journal {
         let mut bytes = Vec::new();
         entry.encode(&mut bytes);
         let mut state = self.state.borrow_mut();
-        state.pending_bytes += bytes.len();
-        state.push(entry.log(), Pending::Control(bytes, Some(done)));
+        state.queue.control(entry.log(), bytes, done);
         drop(state);
         self.work.raise();
         durable
     }
 
-    /// Ends the group that holds everything added so far; resolves to its sequence when it is
+    /// Waits until recovery knows that every group durable by now was complete, even if nothing of
+    /// what they wrote directly is left. Whoever is about to remove or overwrite bytes of a segment
+    /// on the strength of an entry waits for this first. None when the journal has failed.
+    pub async fn told(&self) -> Option<()> {
+        if is_planted(Breach::EffectsBeforeTold) {
+            return Some(());
+        }
+        let sequence = self.state.borrow().completed;
+        loop {
+            let wait = self.completed.raised();
+            if self.state.borrow().told >= sequence {
+                return Some(());
+            }
+            if self.failure.borrow().is_some() {
+                return None;
+            }
+            wait.await;
+        }
+    }
+
+    /// Ends the group that holds everything added so far; resolves to its place when it is
     /// durable. Whatever is added later is in a later group.
-    pub fn cut(&self) -> Promised<u64> {
+    pub fn cut(&self) -> Promised<Cut> {
         let (done, durable) = promise();
         if self.failure.borrow().is_some() {
             return durable;
         }
-        let mut state = self.state.borrow_mut();
-        state.joinable.clear();
-        state.cuts_pending += 1;
-        state.pending.push_back(Pending::Cut(done));
-        drop(state);
+        self.state.borrow_mut().queue.cut(done);
         self.work.raise();
         durable
     }
 
     /// As [`Journal::cut`], and nothing is taken after it: what was not recorded by now never will
     /// be.
-    pub fn close(&self) -> Promised<u64> {
+    pub fn close(&self) -> Promised<Cut> {
         let durable = self.cut();
         self.closed.set(true);
         durable
@@ -438,21 +378,7 @@ impl Journal {
     /// small to hold a cut in reserve is removed instead.
     pub fn release(&self, covered: u64) {
         let mut state = self.state.borrow_mut();
-        let mut removed = Vec::new();
-        while state
-            .used
-            .front()
-            .is_some_and(|file| file.last_sequence <= covered)
-        {
-            let mut file = state.used.pop_front().expect("checked");
-            if file.size_bytes < self.limits.file_bytes {
-                state.allocated_bytes -= file.size_bytes;
-                removed.push(file.path);
-                continue;
-            }
-            file.position = 0;
-            state.free.push_back(file);
-        }
+        let removed = state.files.release(covered, self.limits.file_bytes);
         drop(state);
         if !removed.is_empty() {
             spawn(Queue::Background, remove_files(removed));
@@ -466,21 +392,6 @@ impl Journal {
     pub fn stop(&self) {
         self.stopped.set(true);
         self.work.raise();
-        self.space.raise();
-    }
-
-    fn add_file(&self, path: PathBuf, file: File, size_bytes: u64) {
-        let mut state = self.state.borrow_mut();
-        state.allocated_bytes += size_bytes;
-        let file = JournalFile {
-            path,
-            file,
-            size_bytes,
-            position: 0,
-            last_sequence: 0,
-        };
-        state.free.push_back(file);
-        drop(state);
         self.space.raise();
     }
 
@@ -506,7 +417,8 @@ impl Journal {
         }
         file.full_sync().await?;
         disk::sync_dir(&self.directory).await?;
-        self.add_file(path, file, size_bytes);
+        self.state.borrow_mut().files.add(path, file, size_bytes);
+        self.space.raise();
         Ok(())
     }
 
@@ -517,11 +429,12 @@ impl Journal {
             if self.stopped.get() || self.failure.borrow().is_some() {
                 return;
             }
-            let wanted = {
-                let state = self.state.borrow();
-                state.free.len() < 3
-                    && state.allocated_bytes + self.limits.file_bytes <= self.limits.total_bytes
-            };
+            let (file_bytes, total_bytes) = (self.limits.file_bytes, self.limits.total_bytes);
+            let wanted = self
+                .state
+                .borrow()
+                .files
+                .wants_more(file_bytes, total_bytes);
             if !wanted {
                 wait.await;
                 continue;
@@ -539,26 +452,20 @@ impl Journal {
         let largest = group_size_bytes(self.limits.group_bytes) as u64;
         loop {
             let wait = self.space.raised();
-            {
+            let advanced = {
                 let mut state = self.state.borrow_mut();
-                if let Some(file) = &state.current
-                    && file.position + largest <= file.size_bytes
-                {
+                if state.files.has_room(largest) {
                     return;
                 }
-                // The last free file is kept for the cut of the checkpoint that frees the others.
-                let reserved = usize::from(state.cuts_pending == 0 && !state.used.is_empty());
-                if state.free.len() > reserved {
-                    let next = state.free.pop_front();
-                    let full = std::mem::replace(&mut state.current, next);
-                    state.used.extend(full);
-                    drop(state);
-                    self.space.raise();
-                    if self.wants_checkpoint() {
-                        self.pressed.raise();
-                    }
-                    return;
+                let for_cut = state.queue.has_cut();
+                state.files.advance(for_cut)
+            };
+            if advanced {
+                self.space.raise();
+                if self.wants_checkpoint() {
+                    self.pressed.raise();
                 }
+                return;
             }
             self.starved.set(true);
             self.pressed.raise();
@@ -575,7 +482,7 @@ impl Journal {
             let wait = self.work.raised();
             let (idle, ready) = {
                 let state = self.state.borrow();
-                let idle = state.pending.is_empty();
+                let idle = state.queue.is_empty();
                 (
                     idle,
                     !idle && state.in_flight.len() < self.limits.groups_in_flight,
@@ -611,7 +518,7 @@ impl Journal {
     /// Whether the last groups are complete but no group says so yet.
     fn wants_closing(&self) -> bool {
         let state = self.state.borrow();
-        state.pending.is_empty()
+        state.queue.is_empty()
             && state.in_flight.is_empty()
             && state.announced < state.completed
             && self.failure.borrow().is_none()
@@ -627,9 +534,16 @@ impl Journal {
     /// Takes what is pending, up to one group, and gives it its place in the current file.
     fn seal(&self) -> Sealed {
         let mut state = self.state.borrow_mut();
-        let mut body = GroupBody::default();
-        state.take_into(&mut body, self.limits.group_bytes);
-        state.joinable.clear();
+        let busy = !state.in_flight.is_empty();
+        let mut body = state.queue.take_group(&GroupRoom {
+            body_bytes: self.limits.group_bytes,
+            direct_bytes: self.limits.group_direct_bytes,
+            direct_least_bytes: if busy {
+                self.limits.direct_busy_bytes
+            } else {
+                self.limits.direct_bytes
+            },
+        });
         let header = GroupHeader {
             epoch: self.epoch,
             sequence: state.next_sequence,
@@ -640,31 +554,25 @@ impl Journal {
             body_checksum: 0,
         };
         let (bytes, checksum) = body.encode(header);
-        // An empty closing group is complete knowledge by itself; it needs no closing of its own.
-        state.announced = if body.entries == 0 {
-            header.sequence
-        } else {
-            header.completed
-        };
+        // An empty group that follows a complete one leaves nothing to be told; it needs no closing
+        // of its own.
+        let closes = body.entries == 0 && header.completed + 1 == header.sequence;
+        let tells = header.completed + u64::from(closes);
+        state.announced = tells;
         state.next_sequence += 1;
         state.predecessor = checksum;
-        let file = state.current.as_mut().expect("claim_space was called");
-        let position = file.position;
-        file.position += bytes.len() as u64;
-        file.last_sequence = header.sequence;
-        assert!(
-            file.position <= file.size_bytes,
-            "group at {position} of {}",
-            file.size_bytes
-        );
+        let (file, position, end) = state.files.place(header.sequence, bytes.len() as u64);
         let sealed = Sealed {
             sequence: header.sequence,
             bytes,
-            file: file.file.clone(),
+            file,
             position,
+            direct: body.direct,
         };
         state.in_flight.push_back(InFlight {
             sequence: header.sequence,
+            end,
+            tells,
             done: false,
             marks: body.marks,
             promises: body.promises,
@@ -675,26 +583,36 @@ impl Journal {
         sealed
     }
 
+    /// Writes a group and its extents side by side, each durable by itself.
     async fn write_group(self: Rc<Self>, sealed: Sealed) {
-        let durability = if is_planted(Breach::DropGroupDurability) {
-            Durability::Volatile
-        } else {
-            Durability::Durable
-        };
         if is_planted(Breach::AcknowledgeEarly) {
             self.complete(sealed.sequence);
         }
-        let length = sealed.bytes.len() as u64;
-        match sealed
-            .file
-            .write(sealed.position, sealed.bytes, durability)
-            .await
-        {
-            Ok(()) => {
-                self.groups.set(self.groups.get() + 1);
-                self.group_bytes.set(self.group_bytes.get() + length);
-                self.complete(sealed.sequence);
-            }
+        let mut counts = self.counts.get();
+        counts.groups += 1;
+        counts.bytes += sealed.bytes.len() as u64;
+        counts.direct_writes += sealed.direct.len() as u64;
+        let written = sealed.direct.iter().map(|write| write.bytes.len() as u64);
+        counts.direct_bytes += written.sum::<u64>();
+        self.counts.set(counts);
+        let group = sealed.file.write(
+            sealed.position,
+            sealed.bytes,
+            durable_unless(Breach::DropGroupDurability),
+        );
+        let written = if sealed.direct.is_empty() {
+            group.await
+        } else {
+            let durability = durable_unless(Breach::DropExtentDurability);
+            let extents = try_join_all(sealed.direct.iter().map(|write| {
+                let (position, bytes) = (write.position, write.bytes.clone());
+                write.file.write(position, bytes, durability)
+            }));
+            let (group, extents) = futures_util::future::join(group, extents).await;
+            group.and(extents.map(drop))
+        };
+        match written {
+            Ok(()) => self.complete(sealed.sequence),
             // Never retried: after a failed flush nobody knows what the device holds.
             Err(error) => self.fail(&format!("writing the journal failed: {error}")),
         }
@@ -713,6 +631,8 @@ impl Journal {
                 let marks = std::mem::take(&mut flight.marks);
                 complete.push(InFlight {
                     sequence,
+                    end: flight.end,
+                    tells: 0,
                     done: true,
                     marks,
                     promises: vec![],
@@ -726,6 +646,7 @@ impl Journal {
                     "groups complete in order"
                 );
                 state.completed = flight.sequence;
+                state.told = state.told.max(flight.tells);
                 complete.push(flight);
             }
         }
@@ -737,7 +658,10 @@ impl Journal {
             }
             flight.promises.into_iter().for_each(|done| done.keep(()));
             if let Some(cut) = flight.cut {
-                cut.keep(flight.sequence);
+                cut.keep(Cut {
+                    sequence: flight.sequence,
+                    place: flight.end,
+                });
             }
         }
         self.completed.raise();
@@ -749,18 +673,11 @@ impl Journal {
             return;
         }
         *self.failure.borrow_mut() = Some(reason.into());
-        let (pending, in_flight) = {
+        let in_flight = {
             let mut state = self.state.borrow_mut();
-            (
-                std::mem::take(&mut state.pending),
-                std::mem::take(&mut state.in_flight),
-            )
+            state.queue.fail();
+            std::mem::take(&mut state.in_flight)
         };
-        for pending in pending {
-            if let Pending::Append(append) = pending {
-                append.mark.fail();
-            }
-        }
         for (mark, _) in in_flight.into_iter().flat_map(|flight| flight.marks) {
             mark.fail();
         }
@@ -784,173 +701,10 @@ async fn remove_files(paths: Vec<PathBuf>) {
     }
 }
 
-impl State {
-    fn push(&mut self, log: LogId, pending: Pending) {
-        let number = self.taken + self.pending.len() as u64;
-        self.joinable.insert(log, number);
-        self.pending.push_back(pending);
-    }
-
-    /// The last pending entry of a log, if it is an append.
-    fn joinable(&mut self, log: LogId) -> Option<&mut PendingAppend> {
-        let index = self.joinable.get(&log)?.checked_sub(self.taken)?;
-        match self.pending.get_mut(usize::try_from(index).ok()?)? {
-            Pending::Append(append) => Some(append),
-            _ => None,
-        }
-    }
-
-    /// Moves pending entries into `body` until it is full or a cut ends it.
-    fn take_into(&mut self, body: &mut GroupBody, limit: usize) {
-        while let Some(pending) = self.pending.pop_front() {
-            self.taken += 1;
-            match pending {
-                Pending::Cut(cut) => {
-                    self.cuts_pending -= 1;
-                    body.cut = Some(cut);
-                    return;
-                }
-                Pending::Control(bytes, done) => {
-                    assert!(bytes.len() <= limit, "control entries are small");
-                    if body.length + bytes.len() > limit {
-                        self.put_back(Pending::Control(bytes, done));
-                        return;
-                    }
-                    self.pending_bytes -= bytes.len();
-                    body.promises.extend(done);
-                    body.control(bytes);
-                }
-                Pending::Append(append) => {
-                    let room = limit.saturating_sub(body.length + APPEND_HEADER_BYTES);
-                    if room == 0 {
-                        self.put_back(Pending::Append(append));
-                        return;
-                    }
-                    if append.length <= room {
-                        self.pending_bytes -= append.length + APPEND_HEADER_BYTES;
-                        body.append(append);
-                        continue;
-                    }
-                    let (first, rest) = append.split(room);
-                    self.pending_bytes -= first.length;
-                    body.append(first);
-                    self.put_back(Pending::Append(rest));
-                    return;
-                }
-            }
-        }
-        assert!(
-            self.pending_bytes == 0,
-            "{} bytes of nothing",
-            self.pending_bytes
-        );
-    }
-
-    fn put_back(&mut self, pending: Pending) {
-        self.taken -= 1;
-        self.pending.push_front(pending);
-    }
-}
-
-impl PendingAppend {
-    /// Splits after `length` bytes.
-    fn split(mut self, length: usize) -> (PendingAppend, PendingAppend) {
-        assert!(length < self.length);
-        let mut first = SmallVec::new();
-        let mut rest = SmallVec::new();
-        let mut left = length;
-        for slice in self.bytes.drain(..) {
-            let here = left.min(slice.len());
-            if here > 0 {
-                first.push(slice.part(0..here));
-            }
-            if here < slice.len() {
-                rest.push(slice.part(here..slice.len()));
-            }
-            left -= here;
-        }
-        let rest_length = self.length - length;
-        let head = PendingAppend {
-            log: self.log,
-            segment: self.segment,
-            position: self.position,
-            bytes: first,
-            length,
-            mark: self.mark.clone(),
-            appended: AppendedBytes(self.appended.0.saturating_sub(rest_length as u64)),
-        };
-        let tail = PendingAppend {
-            position: self.position + length as u64,
-            bytes: rest,
-            length: rest_length,
-            ..self
-        };
-        (head, tail)
-    }
-}
-
-#[derive(Default)]
-struct GroupBody {
-    pieces: Vec<Piece>,
-    length: usize,
-    entries: u32,
-    marks: Vec<(Rc<FlushMark>, AppendedBytes)>,
-    promises: Vec<Promise<()>>,
-    cut: Option<Promise<u64>>,
-}
-
-enum Piece {
-    Owned(Vec<u8>),
-    Shared(Slice),
-}
-
-impl GroupBody {
-    fn control(&mut self, bytes: Vec<u8>) {
-        self.length += bytes.len();
-        self.entries += 1;
-        self.pieces.push(Piece::Owned(bytes));
-    }
-
-    fn append(&mut self, append: PendingAppend) {
-        let mut head = Vec::with_capacity(APPEND_HEADER_BYTES);
-        encode_append_header(
-            &mut head,
-            append.log,
-            append.segment,
-            append.position,
-            append.length,
-        );
-        self.length += head.len() + append.length;
-        self.entries += 1;
-        self.pieces.push(Piece::Owned(head));
-        self.pieces
-            .extend(append.bytes.into_iter().map(Piece::Shared));
-        self.marks.push((append.mark, append.appended));
-    }
-
-    /// Header, body and padding in one buffer, and the header's checksum.
-    fn encode(&mut self, mut header: GroupHeader) -> (Slice, u32) {
-        let mut body_checksum = GroupHeader::body_checksum(header.epoch, &[]);
-        for piece in &self.pieces {
-            body_checksum = crc32c::crc32c_append(body_checksum, piece.bytes());
-        }
-        header.body_checksum = body_checksum;
-        let (head, checksum) = header.encode();
-        let mut buffer = AppendBuf::allocate(GROUP_HEADER_BYTES + self.length);
-        buffer.append(&head);
-        for piece in self.pieces.drain(..) {
-            buffer.append(piece.bytes());
-        }
-        buffer.pad_to_block();
-        (buffer.whole(), checksum)
-    }
-}
-
-impl Piece {
-    fn bytes(&self) -> &[u8] {
-        match self {
-            Piece::Owned(bytes) => bytes,
-            Piece::Shared(slice) => slice,
-        }
+fn durable_unless(breach: Breach) -> Durability {
+    if is_planted(breach) {
+        Durability::Volatile
+    } else {
+        Durability::Durable
     }
 }

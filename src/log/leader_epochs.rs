@@ -70,6 +70,11 @@ impl LeaderEpochs {
         }
     }
 
+    /// Forgets epochs that begin at `end` or later: the log was cut there.
+    pub fn cut(&mut self, end: Offset) {
+        self.starts.retain(|(_, start)| *start < end);
+    }
+
     /// Appends everything for a checkpoint: count, then epoch 4 and start offset 8 each.
     pub fn encode(&self, into: &mut Vec<u8>) {
         put_count(into, self.starts.len());
@@ -135,5 +140,14 @@ mod tests {
         let mut bytes = Vec::new();
         epochs.encode(&mut bytes);
         assert_eq!(LeaderEpochs::decode(&mut Fields::new(&bytes)), Ok(epochs));
+    }
+
+    #[test]
+    fn a_cut_forgets_what_began_behind_it() {
+        let mut epochs = epochs(&[(1, 0), (3, 10), (4, 20)]);
+        epochs.cut(Offset(20));
+        assert_eq!(epochs.latest(), Some(LeaderEpoch(3)));
+        epochs.cut(Offset(0));
+        assert_eq!(epochs.latest(), None);
     }
 }

@@ -4,23 +4,45 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::checkpoint::{Checkpoint, checkpoint_file_name};
 use super::chunk_cache::ChunkCache;
 use super::journal::{Journal, JournalLimits};
-use super::partition_log::{LogError, LogImage, LogSettings, PartitionLog};
+use super::pace::Pace;
+use super::partition_log::{LogError, LogHome, LogImage, LogSettings, PartitionLog};
 use super::position::LogId;
 use super::recovery::{CHECKPOINT_DIRECTORY, JOURNAL_DIRECTORY, RecoveredCore};
+use super::segment_pool::{PoolLimits, SegmentPool};
 use super::small_file;
 use crate::runtime::breach::{Breach, is_planted};
+use crate::runtime::clock;
 use crate::runtime::executor::{Queue, spawn, yield_if_needed};
 use crate::runtime::signal::{Promise, promise};
 
+/// Entries of indexes that one checkpoint carries, shared by its logs; 20 bytes each. Beyond it the
+/// indexes of active segments are thinned out, and look-ups after a start walk a little further.
+const INDEX_ENTRIES_PER_CHECKPOINT: usize = 200_000;
+
+/// What of them a log gets at least.
+const LEAST_INDEX_ENTRIES: usize = 64;
+
+/// How a directory does what is not urgent.
+#[derive(Clone, Copy, Debug)]
+pub struct Housekeeping {
+    /// Files kept for new segments.
+    pub pool: PoolLimits,
+    /// Budget of background writes to segments; 0 is none.
+    pub write_bytes_per_second: u64,
+    /// How often logs are looked over for those that nobody uses.
+    pub cool_after: Duration,
+}
+
 /// See the head of this file.
 pub struct LogDirectory {
-    path: PathBuf,
+    home: Rc<LogHome>,
     core: u16,
     generation: u64,
     journal: Rc<Journal>,
@@ -30,6 +52,7 @@ pub struct LogDirectory {
     stopping: Cell<bool>,
     checkpoints: Cell<u64>,
     checkpoint_asked: Cell<bool>,
+    cooling_asked: Cell<bool>,
 }
 
 impl LogDirectory {
@@ -40,6 +63,7 @@ impl LogDirectory {
         recovered: RecoveredCore,
         cache: &Rc<ChunkCache>,
         limits: JournalLimits,
+        housekeeping: Housekeeping,
         settings: impl Fn(&LogImage) -> LogSettings,
     ) -> io::Result<Rc<LogDirectory>> {
         let journal = Journal::start(
@@ -50,16 +74,22 @@ impl LogDirectory {
             recovered.next_file,
         )
         .await?;
+        let prefix = format!("{}-{core}", recovered.generation);
+        let home = Rc::new(LogHome {
+            path: path.to_path_buf(),
+            journal: journal.clone(),
+            cache: cache.clone(),
+            naming: Rc::default(),
+            pool: SegmentPool::start(path, prefix, housekeeping.pool, recovered.pool_files),
+            pace: Pace::new(housekeeping.write_bytes_per_second),
+        });
         let mut logs = BTreeMap::new();
         for image in recovered.logs {
             let (id, settings) = (image.id, settings(&image));
-            logs.insert(
-                id,
-                PartitionLog::open(path, image, &journal, cache, settings),
-            );
+            logs.insert(id, PartitionLog::open(&home, image, settings));
         }
         let directory = Rc::new(LogDirectory {
-            path: path.to_path_buf(),
+            home,
             core,
             generation: recovered.generation,
             journal,
@@ -69,7 +99,12 @@ impl LogDirectory {
             stopping: Cell::new(false),
             checkpoints: Cell::new(0),
             checkpoint_asked: Cell::new(false),
+            cooling_asked: Cell::new(false),
         });
+        spawn(
+            Queue::Background,
+            directory.clone().cool_now_and_then(housekeeping.cool_after),
+        );
         spawn(Queue::Background, directory.clone().keep_house());
         Ok(directory)
     }
@@ -77,7 +112,7 @@ impl LogDirectory {
     /// The data directory.
     #[must_use]
     pub fn path(&self) -> &Path {
-        &self.path
+        &self.home.path
     }
 
     /// The journal.
@@ -112,7 +147,7 @@ impl LogDirectory {
         settings: LogSettings,
     ) -> Rc<PartitionLog> {
         let image = LogImage::empty(id, directory_name);
-        let log = PartitionLog::open(&self.path, image, &self.journal, &self.cache, settings);
+        let log = PartitionLog::open(&self.home, image, settings);
         let before = self.logs.borrow_mut().insert(id, log.clone());
         assert!(before.is_none(), "{id:?} is created twice");
         log
@@ -128,10 +163,42 @@ impl LogDirectory {
         }
     }
 
+    /// Gives the space of files that wait to become segments back: the disk is full.
+    pub async fn empty_pool(&self) {
+        self.home.pool.empty().await;
+    }
+
+    /// Bytes of files that wait to become segments.
+    #[must_use]
+    pub fn pool_bytes(&self) -> u64 {
+        self.home.pool.ready_bytes()
+    }
+
     /// Asks for a checkpoint soon.
     pub fn ask_for_checkpoint(&self) {
         self.checkpoint_asked.set(true);
         self.journal.pressed().raise();
+    }
+
+    /// Asks for memory and descriptors of logs that nobody used since this was last asked.
+    pub fn ask_for_cooling(&self) {
+        self.cooling_asked.set(true);
+        self.journal.pressed().raise();
+    }
+
+    async fn cool_now_and_then(self: Rc<Self>, period: Duration) {
+        while !self.stopping.get() {
+            clock::sleep(period).await;
+            self.ask_for_cooling();
+        }
+    }
+
+    async fn cool_down(&self) -> Result<(), LogError> {
+        for log in self.logs() {
+            log.cool_down().await?;
+            yield_if_needed().await;
+        }
+        Ok(())
     }
 
     /// Writes everything to the segments and an empty journal, and ends the tasks. Nothing may be
@@ -159,18 +226,21 @@ impl LogDirectory {
                 self.make_room().await
             } else if self.journal.take_roll() {
                 self.seal_complete().await
+            } else if self.cooling_asked.take() {
+                self.cool_down().await
             } else {
                 futures_lite::future::or(pressed, crowded).await;
                 continue;
             };
             if let Err(error) = outcome {
-                tracing::error!(directory = %self.path.display(), %error, "storing failed");
+                tracing::error!(directory = %self.home.path.display(), %error, "storing failed");
             }
             if stopping {
                 break;
             }
         }
         self.journal.stop();
+        self.home.pool.stop().await;
         let stop = self.stop.borrow_mut().take();
         if let Some(done) = stop {
             done.keep(());
@@ -226,12 +296,14 @@ impl LogDirectory {
     /// Writes a checkpoint that covers everything recorded before this call and gives the journal's
     /// files back. The last one closes the journal.
     async fn checkpoint(&self, closes: bool) -> Result<(), LogError> {
+        let most_index_entries = (INDEX_ENTRIES_PER_CHECKPOINT / self.logs.borrow().len().max(1))
+            .max(LEAST_INDEX_ENTRIES);
         // No await between the images and the cut: the images are the effect of exactly the
         // groups up to the cut.
         let owned = self.logs();
         let logs: Vec<LogImage> = owned
             .iter()
-            .filter_map(|log| log.checkpoint_image())
+            .filter_map(|log| log.checkpoint_image(most_index_entries))
             .collect();
         // The images name segments whose files have their names only when these are settled.
         let swaps: Vec<(Rc<PartitionLog>, u64)> = owned
@@ -244,43 +316,64 @@ impl LogDirectory {
         } else {
             self.journal.cut()
         };
-        let Some(covered) = cut.await else {
+        let Some(cut) = cut.await else {
             return self.failed("the journal failed");
         };
         if is_planted(Breach::ReuseBeforeCheckpoint) {
-            self.journal.release(covered);
+            self.journal.release(cut.sequence);
         }
         if !is_planted(Breach::CheckpointBeforeData) {
-            self.make_stored_durable(swaps).await?;
+            self.make_stored_durable(&logs).await?;
+            self.settle_swaps(&swaps).await?;
         }
         let checkpoint = Checkpoint {
             generation: self.generation,
             core: self.core,
             epoch: self.journal.epoch(),
-            covered,
+            covered: cut.sequence,
+            cut: cut.place,
             closed: closes,
             logs,
         };
         let name = checkpoint_file_name(self.generation, self.core);
-        let path = self.path.join(CHECKPOINT_DIRECTORY).join(name);
+        let path = self.home.path.join(CHECKPOINT_DIRECTORY).join(name);
         if let Err(error) = small_file::replace(&path, &checkpoint.encode()).await {
             return self.failed(&format!("writing {} failed: {error}", path.display()));
         }
         self.checkpoints.set(self.checkpoints.get() + 1);
-        self.journal.release(covered);
+        self.journal.release(cut.sequence);
         Ok(())
     }
 
-    async fn make_stored_durable(
-        &self,
-        swaps: Vec<(Rc<PartitionLog>, u64)>,
-    ) -> Result<(), LogError> {
+    async fn make_stored_durable(&self, images: &[LogImage]) -> Result<(), LogError> {
         self.store_all(true).await?;
-        for log in self.logs() {
+        for image in images {
+            let Some(log) = self.log(image.id) else {
+                continue; // Deleted meanwhile.
+            };
+            loop {
+                // A block whose beginning the image names may be on its way with a later group.
+                let flushed = self.journal.group_completed().raised();
+                log.store(true).await?;
+                if log.has_stored(image) {
+                    break;
+                }
+                if self.journal.failure().is_some() {
+                    return self.failed("the journal failed");
+                }
+                flushed.await;
+            }
             log.sync_segments().await?;
+            yield_if_needed().await;
         }
+        Ok(())
+    }
+
+    /// Waits for the names of segments that were swapped in before the images were taken, also of
+    /// logs deleted meanwhile: their deletion may not be durable yet.
+    async fn settle_swaps(&self, swaps: &[(Rc<PartitionLog>, u64)]) -> Result<(), LogError> {
         for (log, recorded) in swaps {
-            log.swaps_settled(recorded).await;
+            log.swaps_settled(*recorded).await;
         }
         match self.journal.failure() {
             Some(reason) => Err(LogError::Offline(reason)),

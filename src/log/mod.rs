@@ -7,47 +7,78 @@
 //! * **May import**: `runtime`, `wire`, `observe`, `config`.
 //!
 //! # The crash argument
-//! 1. A record is acknowledged when the journal group that carries it, and every group before it,
-//!    were written durably. So at a cut every acknowledged byte is in a group that recovery can
-//!    read, or in a segment that a checkpoint covers.
+//! 1. A record is acknowledged when the journal group that carries it, every group before it, and
+//!    everything these groups wrote straight to segments (*extents*) were written durably. So at a
+//!    cut every acknowledged byte is in a group that recovery can read, in an extent that a group
+//!    names, or in a segment that a checkpoint covers.
 //! 2. Recovery takes groups in order of their sequence, from the first the checkpoint does not
 //!    cover. Header and body carry checksums seeded with a secret epoch that is durable before the
-//!    first group of it, so neither stale content nor bytes of a client pass. A group that does not
-//!    verify ends the journal, unless a later group says it was complete: that is damage, and
-//!    refused rather than cut.
-//! 3. A block of a segment is written only when complete groups hold all of it: background writes
-//!    stay below the flushed end, and after a checkpoint (which lets go of the groups) and after
-//!    opening, the next entry begins at the block's boundary. So a block torn by the cut is written
-//!    again by recovery. One task writes segments, so one write is in flight per block.
-//! 4. A checkpoint is valid only when all it names is durable: the groups up to its cut, then the
+//!    first group of it, so neither stale content nor bytes of a client pass. A group that a later
+//!    one says was complete is taken with its extents unseen. Behind the last of these, a group
+//!    counts only if it verifies and each extent it names is in its file: the headers it names are
+//!    there, the checksums of their batches hold, and the bytes before it in its first block are
+//!    those the journal has. The first that does not ends the journal, for all logs.
+//! 3. A block of a segment is overwritten only when complete groups hold all of it that was
+//!    acknowledged. Background writes stay below the flushed end. After a checkpoint (which lets go
+//!    of the groups) and after opening, the next entry begins at the block's boundary, and until its
+//!    group is complete no extent begins within that block. So a block torn by the cut is written
+//!    again by recovery, from the journal. One write is in flight per block: background writes
+//!    leave the blocks of extents alone, and extents the block a background write is on.
+//! 4. Recovery never writes a block that holds a byte of an extent: only the file has that.
+//! 5. Effects of an entry on files (removal, recycling, appends below an old end) begin when the
+//!    entry is *told*: a later durable group says that its group was complete. Otherwise recovery
+//!    could look for an extent of that group where other bytes are by now, and end the journal
+//!    there. Recovery itself removes files only after its new checkpoints are valid.
+//! 6. A checkpoint is valid only when all it names is durable: the groups up to its cut, then the
 //!    bytes of the segments, then the file itself, by rename. Only then are journal files reused.
-//! 5. A segment's file and both its directories are synced before an entry names it; files are
-//!    removed after the entry that drops them is durable. Segment ids are random: an entry never
-//!    speaks of another file with the same name.
-//! 6. A start writes a new generation of checkpoints with new epochs and switches by one rename;
+//! 7. A segment's file and both its directories are synced before an entry names it. Segment ids
+//!    are random: an entry never speaks of another file with the same name. A file is recycled only
+//!    when nobody holds it open.
+//! 8. A start writes a new generation of checkpoints with new epochs and switches by one rename;
 //!    until then nothing recovery wrote differs from what it would write again. A clean stop ends
 //!    with a checkpoint that closes its epoch: the journal takes nothing after its cut, so the next
 //!    start need not look into it.
+//! 9. A group that was acknowledged and does not verify is damage, not the end. If its entries can
+//!    be told apart, the logs they name are offline; otherwise every log of that core for which no
+//!    later entry shows that nothing is missing. The others are served; `repair.rs` cuts on an
+//!    operator's word.
 //!
-//! Departures from the plan so far: every append goes through the journal (the direct path for
-//! large ones follows), and the index of a segment thins itself out instead of growing with it, so
-//! that checkpoints carry whole indexes of active segments.
+//! # Departures from the plan, and why
+//! * An extent may begin in a partly filled block and then overwrites it whole (rule 3 says when).
+//!   So a stream of large batches leaves nothing for background writes, and no byte twice.
+//! * Extents name batches by their headers, not by position and offset alone: recovery then needs
+//!   no look into the extents of complete groups, and its time is bounded by the journal's bytes.
+//! * Effects wait until they are told (rule 5): found by the power cuts, with an extent and the
+//!   deletion of its log in the last two groups.
+//! * Blocks are allocated ahead in the active segment's own file, in growing steps, instead of in a
+//!   pool of prepared files; the pool holds recycled files only. A log without large flow takes no
+//!   space it does not use.
+//! * The index of a segment thins itself out instead of growing with it, so that checkpoints carry
+//!   whole indexes of active segments.
 //!
 //! *Architecture Invariant*: `stored <= flushed <= size` for every segment, asserted at each move.
 
+mod appending;
 pub mod bytes;
 pub mod checkpoint;
 pub mod chunk_cache;
 pub mod cleaned_batch;
+pub mod cleaner;
 pub mod compacting;
 pub mod compaction;
 pub mod data_directory;
 pub mod entry;
+pub mod flush_mark;
 pub mod group;
+mod group_queue;
 pub mod index;
 pub mod journal;
+mod journal_files;
+mod journal_scan;
+mod keeping;
 pub mod leader_epochs;
 pub mod log_directory;
+mod naming;
 pub mod offset_map;
 mod pace;
 pub mod partition_log;
@@ -55,8 +86,12 @@ pub mod position;
 pub mod producer_state;
 pub mod reader;
 pub mod recovery;
+mod redo;
+pub mod repair;
 mod replay;
+mod restore;
 pub mod segment;
+pub mod segment_pool;
 mod segment_scan;
 pub mod small_file;
 mod storing;

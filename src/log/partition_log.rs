@@ -6,28 +6,27 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::{Rc, Weak};
-
-use smallvec::SmallVec;
 
 use super::chunk_cache::{ChunkCache, Eviction};
 use super::compacting::CompactionState;
 use super::compaction::{CompactionProgress, CompactionSettings};
-use super::entry::Entry;
-use super::index::SparseIndex;
-use super::journal::{FlushMark, Journal};
+use super::flush_mark::FlushMark;
+use super::journal::Journal;
 use super::leader_epochs::LeaderEpochs;
-use super::position::{AppendedBytes, BytePosition, LeaderEpoch, LogId, Offset, SegmentId};
+use super::naming::Naming;
+use super::pace::Pace;
+use super::position::{AppendedBytes, BytePosition, LogId, Offset, SegmentId};
 use super::producer_state::{ProducerState, SequenceCheck};
 use super::segment::{Segment, SegmentImage};
+use super::segment_pool::SegmentPool;
 use crate::runtime::breach::{Breach, is_planted};
-use crate::runtime::buffer::{AppendBuf, BLOCK_BYTES, Slice};
+use crate::runtime::buffer::Slice;
 use crate::runtime::clock;
 use crate::runtime::disk;
-use crate::runtime::random::random_u64;
 use crate::runtime::signal::Signal;
-use crate::wire::record_batch::{BatchHeader, HEADER_BYTES};
+use crate::wire::record_batch::BatchHeader;
 
 /// The live settings of a log.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -52,6 +51,10 @@ pub struct LogSettings {
     pub producers_max: usize,
     /// `producer.id.expiration.ms`
     pub producer_expiration_ms: i64,
+    /// `file.delete.delay.ms`
+    pub file_delete_delay_ms: u64,
+    /// `flush.messages`: records that may be acknowledged before they are flushed, plus one.
+    pub flush_messages: i64,
 }
 
 /// Why a log does not serve.
@@ -117,52 +120,109 @@ impl LogImage {
             damage: None,
         }
     }
+
+    /// Cuts the log; the segments that are gone. None when there is no such place in it.
+    pub(super) fn cut(&mut self, place: CutPlace) -> Option<Vec<SegmentImage>> {
+        let mut segments = self.segments.iter();
+        let index = segments.position(|known| known.id == place.segment)?;
+        let active = &mut self.segments[index];
+        if place.position > active.size_bytes || place.offset > self.end {
+            return None;
+        }
+        active.size_bytes = place.position;
+        active.sealed = false;
+        if let Some(index) = &mut active.index {
+            index.cut(place.position);
+        }
+        self.end = place.offset;
+        self.start = self.start.min(place.offset);
+        self.compaction.cut(place.offset);
+        self.epochs.cut(place.offset);
+        self.producers.cut(place.offset);
+        Some(self.segments.split_off(index + 1))
+    }
 }
 
-struct Unflushed {
-    appended: AppendedBytes,
-    next_offset: Offset,
-    segment: SegmentId,
-    position: BytePosition,
+/// Where a log is cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct CutPlace {
+    /// The segment that becomes the active one.
+    pub(super) segment: SegmentId,
+    /// Its end.
+    pub(super) position: BytePosition,
+    /// The log's end.
+    pub(super) offset: Offset,
+}
+
+/// A batch that is not durable yet.
+pub(super) struct Unflushed {
+    pub(super) appended: AppendedBytes,
+    pub(super) next_offset: Offset,
+    pub(super) segment: SegmentId,
+    pub(super) position: BytePosition,
 }
 
 pub(super) struct LogState {
     pub(super) segments: VecDeque<Segment>,
     pub(super) start: Offset,
     /// The log start that survives a crash.
-    durable_start: Offset,
+    pub(super) durable_start: Offset,
     pub(super) end: Offset,
     pub(super) flushed: Offset,
-    appended: AppendedBytes,
-    unflushed: VecDeque<Unflushed>,
+    pub(super) appended: AppendedBytes,
+    pub(super) unflushed: VecDeque<Unflushed>,
     pub(super) epochs: LeaderEpochs,
     pub(super) producers: ProducerState,
+    /// How far compaction has come.
     pub(super) progress: CompactionProgress,
     /// The journal or the checkpoint knows the log.
-    created: bool,
+    pub(super) created: bool,
+    /// Nothing may be appended now: a roll or a cut is under way.
     pub(super) rolling: bool,
+    /// The log is being cut there; memory follows when the entry that says so is told.
+    pub(super) pending_cut: Option<CutPlace>,
+    /// A background write or the sealing of a segment is under way.
+    pub(super) writing: bool,
     /// The next entry begins at the boundary of the block that is partly filled: no complete group
     /// since the last checkpoint holds that block's beginning.
-    rebase: bool,
+    pub(super) rebase: bool,
+    /// Once the log is flushed up to here, complete groups hold the beginning of the partly filled
+    /// block, so it may be overwritten.
+    pub(super) image_at: AppendedBytes,
+}
+
+/// What the logs of one core in one data directory share.
+pub(super) struct LogHome {
+    pub(super) path: PathBuf,
+    pub(super) journal: Rc<Journal>,
+    pub(super) cache: Rc<ChunkCache>,
+    pub(super) naming: Rc<Naming>,
+    pub(super) pool: Rc<SegmentPool>,
+    /// Of background writes to segments.
+    pub(super) pace: Pace,
 }
 
 /// See the head of this file.
 pub struct PartitionLog {
-    id: LogId,
-    data_directory: PathBuf,
+    pub(super) id: LogId,
+    pub(super) home: Rc<LogHome>,
     /// Settled when the first segment is created; see `claim_directory`.
-    directory_name: RefCell<Rc<str>>,
+    pub(super) directory_name: RefCell<Rc<str>>,
     pub(super) journal: Rc<Journal>,
     pub(super) cache: Rc<ChunkCache>,
     settings: Cell<LogSettings>,
-    mark: Rc<FlushMark>,
+    pub(super) mark: Rc<FlushMark>,
     pub(super) state: RefCell<LogState>,
-    rolled: Signal,
+    pub(super) rolled: Signal,
     pub(super) compaction: CompactionState,
+    /// Appended to or read since the logs were last looked over for cold ones.
+    pub(super) touched: Cell<bool>,
+    /// Highest offset that was acknowledged before it was flushed.
+    pub(super) acknowledged: Cell<Offset>,
     offline: RefCell<Option<LogError>>,
     /// What recovery found; it outlives restarts, unlike an error of the disk.
     damage: Option<String>,
-    weak: Weak<PartitionLog>,
+    pub(super) weak: Weak<PartitionLog>,
 }
 
 /// Where a batch came to stand.
@@ -177,11 +237,9 @@ pub struct Appended {
 impl PartitionLog {
     /// Opens a log that recovery found, or a new one.
     #[must_use]
-    pub fn open(
-        data_directory: &Path,
+    pub(super) fn open(
+        home: &Rc<LogHome>,
         image: LogImage,
-        journal: &Rc<Journal>,
-        cache: &Rc<ChunkCache>,
         settings: LogSettings,
     ) -> Rc<PartitionLog> {
         let created = !image.segments.is_empty() || image.end.0 > 0;
@@ -202,7 +260,10 @@ impl PartitionLog {
             progress: image.compaction,
             created,
             rolling: false,
+            pending_cut: None,
+            writing: false,
             rebase: true,
+            image_at: AppendedBytes(u64::MAX),
         };
         let offline = image
             .damage
@@ -210,15 +271,17 @@ impl PartitionLog {
             .map(|damage| LogError::Offline(damage.into()));
         Rc::new_cyclic(|weak| PartitionLog {
             id: image.id,
-            data_directory: data_directory.to_path_buf(),
+            home: home.clone(),
             directory_name: RefCell::new(image.directory.into()),
-            journal: journal.clone(),
-            cache: cache.clone(),
+            journal: home.journal.clone(),
+            cache: home.cache.clone(),
             settings: Cell::new(settings),
             mark: Rc::default(),
             state: RefCell::new(state),
             rolled: Signal::default(),
             compaction: CompactionState::default(),
+            touched: Cell::new(false),
+            acknowledged: Cell::default(),
             offline: RefCell::new(offline),
             damage: image.damage,
             weak: weak.clone(),
@@ -240,7 +303,7 @@ impl PartitionLog {
     /// Where its segments are.
     #[must_use]
     pub fn directory(&self) -> PathBuf {
-        self.data_directory.join(&**self.directory_name.borrow())
+        self.home.path.join(&**self.directory_name.borrow())
     }
 
     /// Changes the live settings.
@@ -288,9 +351,28 @@ impl PartitionLog {
     /// Everything below this offset is durable.
     #[must_use]
     pub fn flushed_offset(&self) -> Offset {
-        let mut state = self.state.borrow_mut();
-        state.settle(self.mark.flushed());
-        state.flushed
+        self.settle();
+        self.state.borrow().flushed
+    }
+
+    /// Everything below this offset may be acknowledged: what is flushed and, if `flush.messages`
+    /// says so, fewer records beyond it than that. Never moves back while the broker runs.
+    #[must_use]
+    pub fn acknowledgeable_offset(&self) -> Offset {
+        let flushed = self.flushed_offset();
+        let ahead = self.settings.get().flush_messages - 1;
+        if ahead > 0 {
+            let state = self.state.borrow();
+            let most = Offset(flushed.0.saturating_add(ahead));
+            let count = state
+                .unflushed
+                .partition_point(|batch| batch.next_offset <= most);
+            if let Some(last) = count.checked_sub(1) {
+                let next = state.unflushed[last].next_offset;
+                self.acknowledged.set(self.acknowledged.get().max(next));
+            }
+        }
+        self.acknowledged.get().max(flushed)
     }
 
     /// Raised when the flushed offset may have moved or the log stopped serving.
@@ -332,234 +414,12 @@ impl PartitionLog {
         self.state.borrow().producers.check(header)
     }
 
-    /// Waits until a batch of `size_bytes` with `records` may be appended: for memory, for the
-    /// journal, and for a segment with room. `timestamp_ms` is the batch's largest: a segment's age
-    /// is what lies between it and the segment's first (Kafka: `LogSegment.timeWaitedForRoll`). Call [`PartitionLog::append`] without awaiting between.
-    pub async fn ready(
-        &self,
-        size_bytes: usize,
-        records: i64,
-        timestamp_ms: i64,
-    ) -> Result<(), LogError> {
-        loop {
-            self.healthy()?;
-            self.journal.room().await;
-            self.cache.room(|| self.healthy().is_err()).await;
-            self.healthy()?;
-            let wait = self.rolled.raised();
-            let step = self.state.borrow().next_step(
-                &self.settings.get(),
-                size_bytes,
-                records,
-                timestamp_ms,
-            );
-            match step {
-                Step::Append => return Ok(()),
-                Step::Wait => wait.await,
-                Step::Roll => {
-                    if let Err(error) = self.roll().await {
-                        if error.kind() == io::ErrorKind::StorageFull {
-                            return Err(LogError::NoSpace);
-                        }
-                        return Err(self.disk_failed("creating a segment", &error));
-                    }
-                }
-                Step::LoadTail => {
-                    if let Err(error) = self.load_tail().await {
-                        return Err(self.disk_failed("reading the end of the log", &error));
-                    }
-                }
-            }
-        }
-    }
-
     pub(super) fn disk_failed(&self, doing: &str, error: &io::Error) -> LogError {
         let reason = format!("{doing} in {} failed: {error}", self.directory().display());
         tracing::error!(%reason, "log goes offline");
         let error = LogError::Offline(reason.into());
         self.set_offline(error.clone());
         error
-    }
-
-    /// Appends a batch that validation and [`PartitionLog::check_sequence`] have let pass, right
-    /// after [`PartitionLog::ready`]. On return its order is fixed; it is durable when
-    /// [`PartitionLog::flushed_offset`] reaches the returned end.
-    ///
-    /// # Panics
-    /// When the batch is longer or shorter than its header says.
-    pub fn append(&self, header: &BatchHeader, payload: &[u8], epoch: LeaderEpoch) -> Appended {
-        let size_bytes = header.size_bytes();
-        assert!(
-            HEADER_BYTES + payload.len() == size_bytes,
-            "{} bytes behind a header that says {size_bytes}",
-            payload.len()
-        );
-        let mut state = self.state.borrow_mut();
-        let base_offset = state.end;
-        if state.epochs.begin(epoch, base_offset) {
-            let entry = Entry::Epoch {
-                log: self.id,
-                epoch,
-                start: base_offset,
-            };
-            drop(self.journal.record(&entry));
-        }
-        let placed = header.placed(base_offset.0, epoch.0);
-        let next = Offset(base_offset.0 + i64::from(header.last_offset_delta) + 1);
-        let opened = state.copy(&[&placed, payload], self.cache.limits());
-        state.note(
-            header,
-            base_offset,
-            size_bytes,
-            self.settings.get().producers_max,
-        );
-        let (segment, position, bytes) = state.entry_bytes(size_bytes);
-        let appended = AppendedBytes(state.appended.0 + size_bytes as u64);
-        state.appended = appended;
-        let end_position = state.active().size;
-        state.unflushed.push_back(Unflushed {
-            appended,
-            next_offset: next,
-            segment,
-            position: end_position,
-        });
-        assert!(next > state.end, "offsets grow: {next} after {}", state.end);
-        state.end = next;
-        drop(state);
-        for (position, memory_bytes) in opened {
-            self.cache
-                .admit(self.weak.clone(), segment, position, memory_bytes);
-        }
-        self.cache.note_appended(size_bytes);
-        self.journal
-            .append((self.id, segment), position, bytes, &self.mark, appended);
-        self.cache.trim();
-        Appended {
-            base_offset,
-            end: next,
-        }
-    }
-
-    /// Creates the next segment: its file and the names of it are durable before an entry of the
-    /// journal speaks of it.
-    pub(super) async fn roll(&self) -> io::Result<()> {
-        let (base_offset, created) = {
-            let mut state = self.state.borrow_mut();
-            state.rolling = true;
-            (state.end, state.created)
-        };
-        let created_file = self.create_segment_file(base_offset, created).await;
-        let mut state = self.state.borrow_mut();
-        state.rolling = false;
-        self.rolled.raise();
-        let file = created_file?;
-        if self.healthy().is_err() {
-            return Ok(()); // The log was deleted meanwhile; nothing may speak of it after that.
-        }
-        if !state.created {
-            let entry = Entry::Create {
-                log: self.id,
-                directory: &self.directory_name(),
-            };
-            drop(self.journal.record(&entry));
-            state.created = true;
-        }
-        let segment = SegmentId(random_u64());
-        drop(self.journal.record(&Entry::Roll {
-            log: self.id,
-            segment,
-            base_offset,
-        }));
-        let settings = self.settings.get();
-        let index = SparseIndex::new(
-            base_offset,
-            settings.index_interval_bytes,
-            settings.index_most_entries,
-        );
-        assert!(
-            base_offset == state.end,
-            "nothing is appended while a segment is created"
-        );
-        if !state.segments.is_empty() {
-            self.journal.note_roll();
-        }
-        state
-            .segments
-            .push_back(Segment::create(segment, base_offset, index, file));
-        Ok(())
-    }
-
-    /// Creates the log's directory. A deleted topic of the same name may still hold the plain name;
-    /// then the topic's id makes another one.
-    async fn claim_directory(&self) -> io::Result<()> {
-        if disk::exists(&self.directory()).await? {
-            let id = crc32c::crc32c(&self.id.topic);
-            let name = format!("{}.{id:08x}", self.directory_name.borrow());
-            *self.directory_name.borrow_mut() = name.into();
-        }
-        disk::create_dir_all(&self.directory()).await
-    }
-
-    async fn create_segment_file(
-        &self,
-        base_offset: Offset,
-        created: bool,
-    ) -> io::Result<disk::File> {
-        if !created {
-            self.claim_directory().await?;
-            let above = &self.data_directory;
-            if !is_planted(Breach::NameBeforeDirectorySync) {
-                disk::sync_dir(above).await?;
-            }
-        }
-        let path = self
-            .directory()
-            .join(super::segment::segment_file_name(base_offset));
-        if disk::exists(&path).await? {
-            // Left by a crash between the creation and its entry, or by a deleted log of this name.
-            disk::remove_file(&path).await?;
-        }
-        let file = disk::create(&path, 0).await?;
-        file.full_sync().await?;
-        if !is_planted(Breach::NameBeforeDirectorySync) {
-            disk::sync_dir(&self.directory()).await?;
-        }
-        Ok(file)
-    }
-
-    /// Brings the partly filled last block back into memory.
-    async fn load_tail(&self) -> io::Result<()> {
-        let (segment, size) = {
-            let mut state = self.state.borrow_mut();
-            state.rolling = true;
-            let active = state.active();
-            (active.id, active.size)
-        };
-        let block = size - size % BLOCK_BYTES as u64;
-        let read = match self.segment_file(segment).await {
-            Ok(file) => file.read(block, BLOCK_BYTES).await,
-            Err(error) => Err(error),
-        };
-        let mut state = self.state.borrow_mut();
-        state.rolling = false;
-        self.rolled.raise();
-        let bytes = read?;
-        let filled = (size - block) as usize;
-        if bytes.len() < filled {
-            return Err(io::Error::other(format!(
-                "the file ends before byte {size}"
-            )));
-        }
-        let mut buffer = AppendBuf::allocate(self.cache.limits().least_chunk_bytes);
-        buffer.append(&bytes[..filled]);
-        let Some(active) = state.segment_mut(segment) else {
-            return Ok(()); // The log was deleted meanwhile.
-        };
-        let memory_bytes = active.chunks.open(block, buffer);
-        drop(state);
-        self.cache
-            .admit(self.weak.clone(), segment, block, memory_bytes);
-        Ok(())
     }
 
     /// The open file of a segment.
@@ -575,10 +435,12 @@ impl PartitionLog {
             segment.path(&self.directory())
         };
         let file = disk::open(&path).await?;
-        if let Some(segment) = self.state.borrow_mut().segment_mut(segment) {
-            segment.file.get_or_insert(file.clone());
-        }
-        Ok(file)
+        let mut state = self.state.borrow_mut();
+        let Some(segment) = state.segment_mut(segment) else {
+            // The name may lead to another segment by now.
+            return Err(io::Error::other("the segment was removed"));
+        };
+        Ok(segment.file.get_or_insert(file).clone())
     }
 
     pub(super) fn evict(&self, segment: SegmentId, position: BytePosition) -> Eviction {
@@ -594,11 +456,18 @@ impl PartitionLog {
         }
     }
 
-    pub(super) fn keep_chunk(&self, segment: SegmentId, position: BytePosition, bytes: Slice) {
+    /// Keeps what was read from a segment that had been cut so often.
+    pub(super) fn keep_chunk(
+        &self,
+        (segment, cuts): (SegmentId, u32),
+        position: BytePosition,
+        bytes: Slice,
+    ) {
         let kept = {
             let mut state = self.state.borrow_mut();
             state
                 .segment_mut(segment)
+                .filter(|segment| segment.cuts == cuts)
                 .and_then(|segment| segment.chunks.keep(position, bytes))
         };
         if let Some(memory_bytes) = kept {
@@ -608,9 +477,9 @@ impl PartitionLog {
         }
     }
 
-    /// The log as of now for a checkpoint: exactly the effect of all entries recorded so far. What
+    /// The log as of now for a checkpoint, with at most so many entries of each index: exactly the effect of all entries recorded so far. What
     /// comes next is journalled from its block's boundary on.
-    pub(super) fn checkpoint_image(&self) -> Option<LogImage> {
+    pub(super) fn checkpoint_image(&self, most_index_entries: usize) -> Option<LogImage> {
         let mut state = self.state.borrow_mut();
         if !state.created {
             return None;
@@ -620,208 +489,35 @@ impl PartitionLog {
         if !is_planted(Breach::SkipBlockRebase) {
             state.rebase = true;
         }
-        Some(LogImage {
+        let mut image = LogImage {
             id: self.id,
             directory: self.directory_name().to_string(),
             start: state.start,
             end: state.end,
             compaction: state.progress,
-            segments: state.segments.iter().map(Segment::image).collect(),
+            segments: state
+                .segments
+                .iter()
+                .map(|segment| segment.image(most_index_entries))
+                .collect(),
             epochs: state.epochs.clone(),
             producers: state.producers.clone(),
             damage: self.damage.clone(),
-        })
-    }
-
-    /// Moves the log start up, durably; segments wholly below it go. Kafka: `DeleteRecords`,
-    /// retention.
-    pub async fn advance_start(&self, to: Offset) -> Result<(), LogError> {
-        self.healthy()?;
-        let durable = {
-            let mut state = self.state.borrow_mut();
-            if to <= state.durable_start {
-                return Ok(());
-            }
-            assert!(
-                to <= state.end,
-                "log start {to} beyond the end {}",
-                state.end
-            );
-            state.start = state.start.max(to);
-            let start = state.start;
-            state.epochs.forget_before(start);
-            self.journal.record(&Entry::Start {
-                log: self.id,
-                offset: start,
-            })
         };
-        if durable.await.is_none() {
-            return self.healthy();
+        if let Some(place) = state.pending_cut {
+            let later = image.cut(place);
+            debug_assert!(later.is_some(), "the segment is there until memory is cut");
         }
-        {
-            let mut state = self.state.borrow_mut();
-            state.durable_start = state.durable_start.max(to);
-        }
-        self.drop_segments_below(to).await
+        Some(image)
     }
-
-    /// Deletes the oldest segments whose time is over or that are beyond the size to keep. Kafka:
-    /// `UnifiedLog.deleteOldSegments`; the largest timestamp of a segment counts, and size counts
-    /// only whole segments beyond it.
-    pub async fn retain(&self, now_ms: i64) -> Result<(), LogError> {
-        let flushed = self.flushed_offset();
-        let to = self
-            .state
-            .borrow()
-            .retention_start(&self.settings.get(), now_ms);
-        match to.filter(|to| *to <= flushed) {
-            Some(to) => self.advance_start(to).await,
-            None => Ok(()),
-        }
-    }
-
-    async fn drop_segments_below(&self, start: Offset) -> Result<(), LogError> {
-        let mut dropped = Vec::new();
-        {
-            let mut state = self.state.borrow_mut();
-            // Only sealed ones: nothing is being written to them any more.
-            while state.segments.len() > 1
-                && state.segments[0].sealed
-                && state.segments[1].base_offset <= start
-            {
-                let segment = state.segments.pop_front().expect("checked");
-                self.cache.forget(segment.chunks.memory_bytes());
-                let entry = Entry::Drop {
-                    log: self.id,
-                    segment: segment.id,
-                };
-                dropped.push((segment, self.journal.record(&entry)));
-            }
-        }
-        for (segment, durable) in dropped {
-            if durable.await.is_none() {
-                return self.healthy();
-            }
-            // It may have been swapped in just before: then its name is still to come.
-            self.swaps_settled(self.swaps_recorded()).await;
-            for name in [
-                segment.path(&self.directory()),
-                self.directory()
-                    .join(super::segment::index_file_name(segment.base_offset)),
-            ] {
-                if let Err(error) = disk::remove_file(&name).await {
-                    tracing::warn!(file = %name.display(), %error, "cannot remove");
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Removes the log for good.
-    pub(super) async fn delete(&self) -> io::Result<()> {
-        self.set_offline(LogError::Deleted);
-        let created = self.state.borrow().created;
-        let unstored = {
-            let mut state = self.state.borrow_mut();
-            state.unflushed.clear();
-            let segments = std::mem::take(&mut state.segments);
-            let memory: usize = segments
-                .iter()
-                .map(|segment| segment.chunks.memory_bytes())
-                .sum();
-            self.cache.forget(memory);
-            segments
-                .iter()
-                .map(|segment| (segment.size - segment.stored) as usize)
-                .sum::<usize>()
-        };
-        self.cache.note_stored(unstored);
-        if !created
-            || self
-                .journal
-                .record(&Entry::Delete { log: self.id })
-                .await
-                .is_none()
-        {
-            return Ok(());
-        }
-        self.compaction_ended().await;
-        let directory = self.directory();
-        for entry in disk::list_dir(&directory).await? {
-            if !entry.is_dir {
-                disk::remove_file(&directory.join(entry.name)).await?;
-            }
-        }
-        disk::remove_dir(&directory).await?;
-        disk::sync_dir(&self.data_directory).await
-    }
-}
-
-enum Step {
-    Append,
-    Wait,
-    Roll,
-    LoadTail,
 }
 
 impl LogState {
-    fn next_step(
-        &self,
-        settings: &LogSettings,
-        size_bytes: usize,
-        records: i64,
-        timestamp_ms: i64,
-    ) -> Step {
-        if self.rolling {
-            return Step::Wait;
-        }
-        let Some(active) = self.segments.back() else {
-            return Step::Roll;
-        };
-        let full = active.size > 0 && active.size + size_bytes as u64 > settings.segment_bytes;
-        let aged = active.size > 0
-            && active.first_timestamp_ms >= 0
-            && timestamp_ms.saturating_sub(active.first_timestamp_ms) > settings.segment_ms;
-        let far = self.end.0 + records - active.base_offset.0 > i64::from(i32::MAX);
-        if full || aged || far || active.sealed {
-            return Step::Roll;
-        }
-        let ragged = !active.size.is_multiple_of(BLOCK_BYTES as u64);
-        if ragged && !active.chunks.is_open_at(active.size) {
-            return Step::LoadTail;
-        }
-        Step::Append
-    }
-
-    /// Where the log starts when retention has done its work; none when nothing is to be done. The
-    /// active segment stays.
-    fn retention_start(&self, settings: &LogSettings, now_ms: i64) -> Option<Offset> {
-        let mut size: u64 = self.segments.iter().map(|segment| segment.size).sum();
-        let mut start = None;
-        for (index, segment) in self.segments.iter().enumerate() {
-            let Some(next) = self.segments.get(index + 1).filter(|_| segment.sealed) else {
-                break;
-            };
-            let expired = settings.retention_ms.is_some_and(|retention_ms| {
-                now_ms.saturating_sub(segment.largest_timestamp_ms) > retention_ms
-            });
-            let beyond = settings
-                .retention_bytes
-                .is_some_and(|keep| size - segment.size >= keep);
-            if !expired && !beyond {
-                break;
-            }
-            size -= segment.size;
-            start = Some(next.base_offset);
-        }
-        start
-    }
-
-    fn active(&self) -> &Segment {
+    pub(super) fn active(&self) -> &Segment {
         self.segments.back().expect("ready() made a segment")
     }
 
-    fn active_mut(&mut self) -> &mut Segment {
+    pub(super) fn active_mut(&mut self) -> &mut Segment {
         self.segments.back_mut().expect("ready() made a segment")
     }
 
@@ -836,82 +532,8 @@ impl LogState {
             .find(|segment| segment.id == id)
     }
 
-    /// Copies a batch into the tail, opening chunks as needed; the chunks opened.
-    fn copy(
-        &mut self,
-        pieces: &[&[u8]],
-        limits: &super::chunk_cache::CacheLimits,
-    ) -> SmallVec<[(BytePosition, usize); 2]> {
-        let mut opened = SmallVec::new();
-        let active = self.active_mut();
-        for piece in pieces {
-            let mut rest = *piece;
-            while !rest.is_empty() {
-                if active.chunks.tail(active.size).is_none() {
-                    let bytes = (2 * active.chunks.newest_memory_bytes())
-                        .max(rest.len())
-                        .clamp(limits.least_chunk_bytes, limits.most_chunk_bytes);
-                    let memory = active.chunks.open(active.size, AppendBuf::allocate(bytes));
-                    opened.push((active.size, memory));
-                }
-                let tail = active.chunks.tail(active.size).expect("opened above");
-                let here = rest.len().min(tail.remaining());
-                tail.append(&rest[..here]);
-                active.size += here as u64;
-                rest = &rest[here..];
-            }
-        }
-        opened
-    }
-
-    /// Notes a batch of `size` bytes just copied to the end of the active segment.
-    fn note(
-        &mut self,
-        header: &BatchHeader,
-        base_offset: Offset,
-        size: usize,
-        producers_max: usize,
-    ) {
-        self.producers.remember(header, base_offset);
-        self.producers.forget_down_to(producers_max);
-        let active = self.active_mut();
-        let position = active.size - size as u64;
-        let before_ms = active.largest_timestamp_ms;
-        if let Some(index) = &mut active.index {
-            index.note(base_offset, position, before_ms);
-        }
-        if position == 0 {
-            active.first_timestamp_ms = header.max_timestamp;
-        }
-        active.largest_timestamp_ms = before_ms.max(header.max_timestamp);
-    }
-
-    /// The last `length` bytes of the active segment, from the block's boundary if the log was
-    /// checkpointed since the last entry.
-    fn entry_bytes(&mut self, length: usize) -> (SegmentId, BytePosition, SmallVec<[Slice; 2]>) {
-        let rebase = std::mem::replace(&mut self.rebase, false);
-        let active = self.active();
-        let begin = active.size - length as u64;
-        let from = if rebase {
-            begin - begin % BLOCK_BYTES as u64
-        } else {
-            begin
-        };
-        let mut position = from;
-        let mut bytes = SmallVec::new();
-        while position < active.size {
-            let slice = active
-                .chunks
-                .from(position)
-                .expect("what is not stored is in memory");
-            position += slice.len() as u64;
-            bytes.push(slice);
-        }
-        (active.id, from, bytes)
-    }
-
     /// Moves the flushed offset to where the journal has come.
-    pub(super) fn settle(&mut self, flushed: AppendedBytes) {
+    fn settle_flushed(&mut self, flushed: AppendedBytes) {
         while self
             .unflushed
             .front()
@@ -926,10 +548,37 @@ impl LogState {
             }
         }
     }
+
+    /// Counts what groups wrote straight to segments as stored, as far as everything before it is;
+    /// the bytes gained.
+    fn settle_direct(&mut self, mark: &FlushMark) -> u64 {
+        let mut gained = 0;
+        while let Some(range) = mark.durable_direct() {
+            if let Some(segment) = self.segment_mut(range.segment) {
+                if segment.stored < range.start {
+                    break;
+                }
+                assert!(segment.stored <= range.end, "{range:?} was stored before");
+                gained += range.end - segment.stored;
+                segment.stored = range.end;
+                segment.assert_ladder();
+            }
+            mark.take_direct();
+        }
+        gained
+    }
 }
 
 impl PartitionLog {
+    /// Takes over what the journal has reached.
     pub(super) fn settle(&self) {
-        self.state.borrow_mut().settle(self.mark.flushed());
+        let gained = {
+            let mut state = self.state.borrow_mut();
+            state.settle_flushed(self.mark.flushed());
+            state.settle_direct(&self.mark)
+        };
+        if gained > 0 {
+            self.cache.note_stored(gained as usize);
+        }
     }
 }

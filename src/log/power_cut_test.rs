@@ -14,14 +14,16 @@ use std::rc::Rc;
 
 use super::chunk_cache::{CacheLimits, ChunkCache};
 use super::journal::JournalLimits;
-use super::log_directory::LogDirectory;
+use super::log_directory::{Housekeeping, LogDirectory};
 use super::partition_log::{LogError, LogImage, LogSettings, PartitionLog};
 use super::position::{LeaderEpoch, LogId, Offset};
 use super::power_cut_compaction::{
-    compact_somewhere, compare_keyed, is_keyed, keyed_batch, keyed_read_is_right, settings_of,
+    compact_somewhere, compare_keyed, is_keyed, keyed_batch, keyed_read_is_right, note_cut,
+    settings_of,
 };
 use super::reader::BatchRun;
-use super::recovery::{RecoveredCore, RecoveryError, recover};
+use super::recovery::{RecoveredCore, RecoveryError, recover, repair_directory};
+use super::segment_pool::PoolLimits;
 use crate::runtime::breach::Breach;
 use crate::runtime::clock;
 use crate::runtime::core_id::CoreId;
@@ -44,6 +46,9 @@ const JOURNAL: JournalLimits = JournalLimits {
     pending_bytes: 12 << 10,
     append_bytes: 17 << 10,
     groups_in_flight: 2,
+    direct_bytes: 8 << 10,
+    direct_busy_bytes: 4 << 10,
+    group_direct_bytes: 32 << 10,
 };
 
 const CACHE: CacheLimits = CacheLimits {
@@ -64,6 +69,17 @@ pub(super) const SETTINGS: LogSettings = LogSettings {
     compaction: None,
     producers_max: 64,
     producer_expiration_ms: i64::MAX / 2,
+    file_delete_delay_ms: 0,
+    flush_messages: 1,
+};
+
+const HOUSEKEEPING: Housekeeping = Housekeeping {
+    pool: PoolLimits {
+        total_bytes: 128 << 10,
+        least_file_bytes: 4 << 10,
+    },
+    write_bytes_per_second: 0,
+    cool_after: std::time::Duration::from_secs(3600),
 };
 
 /// A log as it should be.
@@ -76,6 +92,12 @@ pub(super) struct ModelLog {
     /// Highest log start asked for and highest acknowledged.
     start_asked: i64,
     start_acknowledged: i64,
+    /// The log is being cut at the batch that holds this.
+    cut_asked: Option<i64>,
+    /// How often it was asked to be cut.
+    cuts: u64,
+    /// Keys whose newest record was cut off, and where: compaction may have dropped older ones.
+    pub(super) shadowed: BTreeMap<Vec<u8>, i64>,
     deletion_asked: bool,
     deletion_done: bool,
 }
@@ -274,9 +296,16 @@ async fn start(recovered: Vec<RecoveredCore>) -> Vec<Rc<LogDirectory>> {
     for (core, recovered) in recovered.into_iter().enumerate() {
         let cache = Rc::new(ChunkCache::new(CACHE));
         let path = Path::new(DATA);
-        let settings = |image: &LogImage| settings_of(image.id);
-        let directory =
-            LogDirectory::start(path, core as u16, recovered, &cache, JOURNAL, settings).await;
+        let directory = LogDirectory::start(
+            path,
+            core as u16,
+            recovered,
+            &cache,
+            JOURNAL,
+            HOUSEKEEPING,
+            |image: &LogImage| settings_of(image.id),
+        )
+        .await;
         directories.push(directory.expect("the simulated disk gives no errors"));
     }
     directories
@@ -293,10 +322,12 @@ async fn work(
             0 => {
                 let core = random_below(directories.len() as u64) as usize;
                 directories[core].ask_for_checkpoint();
+                directories[core].ask_for_cooling();
             }
             1 => clock::sleep(std::time::Duration::from_millis(random_below(30))).await,
             2 => move_start(directories, model).await,
-            4 | 5 => compact_somewhere(directories, first_new).await,
+            4 => truncate(directories, model).await,
+            5 | 6 => compact_somewhere(directories, first_new).await,
             3 if worker == 0 && random_below(3) == 0 => delete(directories, model).await,
             _ => append(directories, model, first_new).await,
         }
@@ -319,7 +350,7 @@ async fn append(directories: &[Rc<LogDirectory>], model: &Rc<RefCell<Model>>, fi
         .borrow()
         .logs
         .get(&id)
-        .is_some_and(|log| log.deletion_asked)
+        .is_some_and(|log| log.deletion_asked || log.cut_asked.is_some())
     {
         return;
     }
@@ -363,12 +394,15 @@ async fn append(directories: &[Rc<LogDirectory>], model: &Rc<RefCell<Model>>, fi
     }
 }
 
-/// False when the log was deleted meanwhile; nothing else may stop it on a disk without errors.
+/// False when the log was deleted or cut meanwhile; nothing else may stop it on a disk without errors.
 async fn await_flushed(log: &PartitionLog, end: Offset) -> bool {
     loop {
         let moved = log.flush_moved().raised();
         if log.flushed_offset() >= end {
             return true;
+        }
+        if log.end_offset() < end {
+            return false; // Cut off meanwhile.
         }
         match log.healthy() {
             Err(LogError::Deleted) => return false,
@@ -396,14 +430,19 @@ pub(super) fn joined(run: &BatchRun) -> Vec<u8> {
 
 async fn read_somewhere(log: &Rc<PartitionLog>, model: &Rc<RefCell<Model>>) {
     let (start, flushed) = (log.start_offset(), log.flushed_offset());
-    if flushed <= start {
+    let is_cut = |log: &ModelLog| log.cut_asked.is_some();
+    if flushed <= start || model.borrow().logs.get(&log.id()).is_none_or(is_cut) {
         return;
     }
     let from = Offset(start.0 + random_below((flushed.0 - start.0) as u64) as i64);
     let most = random_below(20_000) as usize;
+    let cuts = model.borrow().logs[&log.id()].cuts;
     let Ok(run) = log.read(from, flushed, most, true).await else {
         return;
     };
+    if model.borrow().logs[&log.id()].cuts > cuts {
+        return; // What was read may be gone.
+    }
     let read = joined(&run);
     let model = model.borrow();
     let batches = &model.logs[&log.id()].batches;
@@ -433,16 +472,58 @@ async fn move_start(directories: &[Rc<LogDirectory>], model: &Rc<RefCell<Model>>
     let Some(log) = pick(directories, id).log(id) else {
         return;
     };
+    let cut_asked = |log: &ModelLog| log.cut_asked.is_some();
+    if model.borrow().logs.get(&id).is_none_or(cut_asked) {
+        return;
+    }
     let (start, flushed) = (log.start_offset(), log.flushed_offset());
     let to = Offset(start.0 + random_below((flushed.0 - start.0 + 1) as u64) as i64);
+    let cuts = model.borrow().logs[&id].cuts;
     if let Some(log) = model.borrow_mut().logs.get_mut(&id) {
         log.start_asked = log.start_asked.max(to.0);
     }
+    // A cut meanwhile may take the start back with the batch it is in.
     if log.advance_start(to).await.is_ok()
         && let Some(log) = model.borrow_mut().logs.get_mut(&id)
+        && log.cuts == cuts
     {
         log.start_acknowledged = log.start_acknowledged.max(to.0);
     }
+}
+
+async fn truncate(directories: &[Rc<LogDirectory>], model: &Rc<RefCell<Model>>) {
+    let id = log_id(random_below(4));
+    let Some(log) = pick(directories, id).log(id) else {
+        return;
+    };
+    {
+        let mut model = model.borrow_mut();
+        let Some(expected) = model.logs.get_mut(&id) else {
+            return;
+        };
+        let span = expected.end - expected.start_asked;
+        if span < 1 || expected.cut_asked.is_some() || expected.start_asked != log.start_offset().0
+        {
+            return;
+        }
+        expected.cuts += 1;
+        expected.cut_asked = Some(expected.end - random_below(span.min(40) as u64) as i64);
+    }
+    let to = model.borrow().logs[&id].cut_asked.expect("just set");
+    if log.truncate(Offset(to)).await.is_err() {
+        return;
+    }
+    let mut model = model.borrow_mut();
+    let expected = model.logs.get_mut(&id).expect("just used");
+    let end = log.end_offset().0;
+    assert!(end <= to, "{id:?} was cut at {to} and ends at {end}");
+    note_cut(id, expected, end);
+    expected.batches.split_off(&end);
+    expected.end = end;
+    expected.acknowledged = expected.acknowledged.min(end);
+    expected.start_asked = expected.start_asked.min(end);
+    expected.start_acknowledged = expected.start_acknowledged.min(end);
+    expected.cut_asked = None;
 }
 
 async fn delete(directories: &[Rc<LogDirectory>], model: &Rc<RefCell<Model>>) {
@@ -508,11 +589,18 @@ async fn compare_log(log: &Rc<PartitionLog>, expected: &mut ModelLog) -> Verdict
     let id = log.id();
     log.healthy().map_err(|error| format!("{id:?}: {error}"))?;
     let (start, end) = (log.start_offset().0, log.end_offset().0);
-    if end < expected.acknowledged {
-        return Err(format!(
-            "{id:?} ends at {end}, acknowledged {}",
-            expected.acknowledged
-        ));
+    let least = match expected.cut_asked.take() {
+        Some(to) => {
+            note_cut(id, expected, end);
+            let holds = expected.batches.range(..=to).next_back();
+            expected
+                .acknowledged
+                .min(holds.map_or(0, |(base, _)| *base))
+        }
+        None => expected.acknowledged,
+    };
+    if end < least {
+        return Err(format!("{id:?} ends at {end}, acknowledged {least}"));
     }
     if end > expected.end {
         return Err(format!(
@@ -520,7 +608,8 @@ async fn compare_log(log: &Rc<PartitionLog>, expected: &mut ModelLog) -> Verdict
             expected.end
         ));
     }
-    if start < expected.start_acknowledged || start > expected.start_asked {
+    let least_start = expected.start_acknowledged.min(least);
+    if start < least_start || start > expected.start_asked {
         return Err(format!(
             "{id:?} starts at {start}, acknowledged {} asked {}",
             expected.start_acknowledged, expected.start_asked
@@ -634,6 +723,12 @@ fn planted_breaches_are_found() {
         Breach::ReuseBeforeCheckpoint,
         Breach::ReplayIntoSwapped,
         Breach::SwapBeforeEntry,
+        Breach::DropExtentDurability,
+        Breach::RewriteBlockUnderImage,
+        Breach::ReplayOverDirect,
+        Breach::SkipExtentCheck,
+        Breach::EffectsBeforeTold,
+        Breach::TruncateBeforeEntry,
     ] {
         is_found(breach);
     }
@@ -683,21 +778,59 @@ fn journal_groups(disk: &DiskModel) -> Vec<(std::path::PathBuf, usize, super::gr
     groups
 }
 
+/// Recovers after one bit of a group in the middle was flipped: in its body or in its header.
+fn recover_after_flip(in_body: bool, breach: Option<Breach>) -> RecoveredCore {
+    let mut disk = disk_with_ten_groups();
+    let groups = journal_groups(&disk);
+    let (path, position, header) = groups[groups.len() / 2].clone();
+    let byte = if in_body {
+        64 + header.body_length as usize / 2
+    } else {
+        30
+    };
+    disk.flip_bit(&path, position + byte, 3);
+    let world = World::new(8, disk);
+    if let Some(breach) = breach {
+        world.plant(breach);
+    }
+    let recovered = world.enter(|| recover(Path::new(DATA), 1, |_| 0));
+    recovered.expect("others are served").0.remove(0)
+}
+
 #[test]
 fn a_bad_group_in_the_middle_is_damage_and_not_the_end() {
-    for breach in [None, Some(Breach::BadMiddleIsEnd)] {
-        let mut disk = disk_with_ten_groups();
-        let groups = journal_groups(&disk);
-        let (path, position, header) = groups[groups.len() / 2].clone();
-        disk.flip_bit(&path, position + 64 + header.body_length as usize / 2, 3);
-        let world = World::new(8, disk);
-        if let Some(breach) = breach {
-            world.plant(breach);
-        }
-        let outcome = world.enter(|| recover(Path::new(DATA), 1, |_| 0));
-        let refused = matches!(outcome, Err(RecoveryError::Damaged { .. }));
-        assert_eq!(refused, breach.is_none(), "planted: {breach:?}");
+    for in_body in [true, false] {
+        let core = recover_after_flip(in_body, None);
+        let damage = core.logs[0].damage.as_deref().expect("it has lost records");
+        assert!(damage.contains("offset"), "{damage}");
+        let core = recover_after_flip(in_body, Some(Breach::BadMiddleIsEnd));
+        assert_eq!(core.logs[0].damage, None, "cut silently");
     }
+}
+
+#[test]
+fn repair_cuts_what_is_damaged_and_tells_the_loss() {
+    let mut disk = disk_with_ten_groups();
+    let groups = journal_groups(&disk);
+    let (path, position, _) = groups[groups.len() / 2].clone();
+    disk.flip_bit(&path, position + 30, 3);
+    let world = World::new(8, disk);
+    world.enter(|| {
+        let tried = repair_directory(Path::new(DATA), &[], true).expect("readable");
+        let (core, summary) = recover(Path::new(DATA), 1, |_| 0).expect("others are served");
+        assert_eq!((tried.len(), summary.damaged), (1, 1));
+        assert_eq!(tried[0].end, core[0].logs[0].end);
+        let names = ["other-0".to_string()];
+        assert_eq!(
+            repair_directory(Path::new(DATA), &names, false).expect("readable"),
+            []
+        );
+        let cut = repair_directory(Path::new(DATA), &[], false).expect("readable");
+        assert_eq!(cut, tried);
+        assert!(cut[0].end > Offset(0), "what verifies stays");
+        let (core, summary) = recover(Path::new(DATA), 1, |_| 0).expect("repaired");
+        assert_eq!((summary.damaged, core[0].logs[0].end), (0, cut[0].end));
+    });
 }
 
 #[test]

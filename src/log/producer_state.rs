@@ -131,6 +131,19 @@ impl ProducerState {
         });
     }
 
+    /// Forgets batches that end at `end` or later: the log was cut there. A producer none of whose
+    /// remembered batches is left becomes unknown.
+    pub fn cut(&mut self, end: Offset) {
+        self.producers.retain(|_, producer| {
+            producer.batches.retain(|batch| batch.last_offset < end);
+            let Some(last) = producer.batches.back() else {
+                return false;
+            };
+            producer.last_timestamp_ms = last.timestamp_ms;
+            true
+        });
+    }
+
     /// Forgets producers whose last batch is older than `horizon_ms`.
     pub fn expire(&mut self, horizon_ms: i64) {
         self.producers
@@ -278,6 +291,19 @@ mod tests {
         let mut state = ProducerState::default();
         state.remember(&header(9, 0, i32::MAX - 1, 2), Offset(0));
         assert_eq!(state.check(&header(9, 0, 0, 1)), SequenceCheck::Append);
+    }
+
+    #[test]
+    fn a_cut_forgets_batches_behind_it() {
+        let mut state = ProducerState::default();
+        for batch in 0..3 {
+            state.remember(&header(9, 0, batch * 2, 2), Offset(i64::from(batch) * 2));
+        }
+        state.remember(&header(8, 0, 0, 1), Offset(6));
+        state.cut(Offset(4));
+        assert_eq!(state.check(&header(9, 0, 4, 2)), SequenceCheck::Append);
+        assert_eq!(state.check(&header(9, 0, 6, 2)), SequenceCheck::OutOfOrder);
+        assert_eq!(state.len(), 1);
     }
 
     #[test]

@@ -31,10 +31,17 @@ pub struct BatchRun {
 }
 
 /// Where a batch stands.
-struct FoundBatch {
+pub(super) struct FoundBatch {
     segment: SegmentId,
     position: BytePosition,
-    header: BatchHeader,
+    pub(super) header: BatchHeader,
+}
+
+impl FoundBatch {
+    /// Its segment, and where it begins there.
+    pub(super) fn place(&self) -> (SegmentId, BytePosition) {
+        (self.segment, self.position)
+    }
 }
 
 /// How a batch is looked for.
@@ -101,6 +108,7 @@ impl PartitionLog {
         whole_first: bool,
     ) -> Result<BatchRun, LogError> {
         self.healthy()?;
+        self.touched.set(true);
         let (start, end) = (self.start_offset(), self.end_offset());
         if from < start || from > end {
             return Err(LogError::OutOfRange {
@@ -126,7 +134,11 @@ impl PartitionLog {
             return Ok(BatchRun::default());
         };
         let limit = self.end_of_readable(&found, below).await?;
-        let room = (limit - found.position) as usize;
+        // The log may have been cut while this waited.
+        let Some(room) = limit.checked_sub(found.position).filter(|room| *room > 0) else {
+            return Ok(BatchRun::default());
+        };
+        let room = room as usize;
         let first = found.header.size_bytes();
         if first > most_bytes && !whole_first {
             return Ok(BatchRun::default());
@@ -137,6 +149,15 @@ impl PartitionLog {
             slices,
             size_bytes: take,
         })
+    }
+
+    /// The batch that holds `offset`, or the next one.
+    pub(super) async fn batch_at(
+        &self,
+        offset: Offset,
+        below: Offset,
+    ) -> Result<Option<FoundBatch>, LogError> {
+        self.find(Wanted::Offset(offset), below).await
     }
 
     /// The bytes of the first batch below `below` with a timestamp of `timestamp_ms` or more.
@@ -337,7 +358,7 @@ impl PartitionLog {
     }
 
     /// `length` bytes of a segment from `position` on.
-    async fn bytes(
+    pub(super) async fn bytes(
         &self,
         segment: SegmentId,
         position: BytePosition,
@@ -395,7 +416,7 @@ impl PartitionLog {
     ) -> io::Result<Slice> {
         let block = BLOCK_BYTES as u64;
         let begin = at - at % block;
-        let (stop, stored, keep_below) = {
+        let (stop, stored, keep_below, cuts) = {
             let state = self.state.borrow();
             let found = state.segment(segment).ok_or_else(gone)?;
             let most = self.cache.limits().most_chunk_bytes as u64;
@@ -412,6 +433,7 @@ impl PartitionLog {
                 stop.min(next).min(found.stored.next_multiple_of(block)),
                 found.stored,
                 keep_below,
+                found.cuts,
             )
         };
         if begin >= stop || at >= stored {
@@ -420,17 +442,13 @@ impl PartitionLog {
             )));
         }
         let file = self.segment_file(segment).await?;
-        if self.state.borrow().segment(segment).is_none() {
-            // Another file may have the name by now.
-            return Err(gone());
-        }
         let bytes = file.read(begin, (stop - begin) as usize).await?;
         let valid = bytes.len().min((stored - begin) as usize);
         if begin + valid as u64 <= at {
             return Err(io::Error::other(format!("the file ends before byte {at}")));
         }
         let kept = valid.min(keep_below.saturating_sub(begin) as usize);
-        self.keep_chunk(segment, begin, bytes.part(0..kept));
+        self.keep_chunk((segment, cuts), begin, bytes.part(0..kept));
         Ok(bytes.part((at - begin) as usize..valid))
     }
 

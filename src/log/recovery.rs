@@ -3,19 +3,23 @@
 //! It runs before any core starts, whatever the number of cores was. It reads first; then it writes
 //! to the segments only bytes whose last owner is the journal, flushes them, writes a new
 //! generation of checkpoints under new epochs and switches to it. A crash anywhere in between
-//! changes nothing: the old generation and its groups are still what counts.
+//! changes nothing: the old generation and its groups are still what counts. Only then are files
+//! removed that the journal says are gone.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::bytes::Fields;
-use super::checkpoint::{Checkpoint, Current, checkpoint_file_name};
+use super::checkpoint::{Checkpoint, Current, JournalPlace, checkpoint_file_name};
 use super::entry::Entry;
-use super::group::{Epoch, GROUP_HEADER_BYTES, GroupHeader};
+use super::group::{Epoch, GROUP_HEADER_BYTES};
+use super::journal_scan::{self, FoundGroup, GroupsBySequence, JournalFile, journal_files};
 use super::partition_log::LogImage;
 use super::position::LogId;
+use super::repair::{Repair, repair};
 use super::replay::Replay;
+use super::restore::{NamedFiles, Restored};
+use super::segment_pool::POOL_DIRECTORY;
 use crate::runtime::breach::{Breach, is_planted};
 use crate::runtime::buffer::BLOCK_BYTES;
 use crate::runtime::random::random_bytes;
@@ -62,6 +66,8 @@ pub struct RecoveredCore {
     pub logs: Vec<LogImage>,
     /// Whole journal files to be reused, with their sizes.
     pub journal_files: Vec<(PathBuf, u64)>,
+    /// Files that wait to become segments, with their sizes.
+    pub pool_files: Vec<(PathBuf, u64)>,
     /// New journal files are numbered from here, by steps of the number of cores.
     pub next_file: u64,
 }
@@ -96,9 +102,42 @@ pub fn recover(
     cores: u16,
     owner: impl Fn(LogId) -> u16,
 ) -> Result<(Vec<RecoveredCore>, RecoverySummary), RecoveryError> {
+    recover_and(directory, cores, owner, &mut |_| Ok(()))
+}
+
+/// Recovers `directory` and cuts its damaged logs, those with one of these names or, without names,
+/// all; what was cut. With `tries` nothing is changed that recovery alone would not change.
+pub fn repair_directory(
+    directory: &Path,
+    names: &[String],
+    tries: bool,
+) -> Result<Vec<Repair>, RecoveryError> {
+    let mut repairs = Vec::new();
+    let mut mend = |image: &mut LogImage| {
+        if !names.is_empty() && !names.contains(&image.directory) {
+            return Ok(());
+        }
+        let mut mended = image.clone();
+        repairs.extend(repair(&mut mended, directory)?);
+        if !tries {
+            *image = mended;
+        }
+        Ok(())
+    };
+    recover_and(directory, 1, |_| 0, &mut mend)?;
+    Ok(repairs)
+}
+
+fn recover_and(
+    directory: &Path,
+    cores: u16,
+    owner: impl Fn(LogId) -> u16,
+    mend: &mut dyn FnMut(&mut LogImage) -> io::Result<()>,
+) -> Result<(Vec<RecoveredCore>, RecoverySummary), RecoveryError> {
     let journal_directory = directory.join(JOURNAL_DIRECTORY);
     let checkpoint_directory = directory.join(CHECKPOINT_DIRECTORY);
-    for path in [&journal_directory, &checkpoint_directory] {
+    let pool_directory = directory.join(POOL_DIRECTORY);
+    for path in [&journal_directory, &checkpoint_directory, &pool_directory] {
         startup::create_dir_all(path).map_err(at(path))?;
     }
     // Names are durable from the top down, or everything below would go with a lost directory. The
@@ -112,24 +151,48 @@ pub fn recover(
         startup::sync_dir(path).map_err(at(path))?;
     }
     let (generation, checkpoints) = read_checkpoints(&checkpoint_directory)?;
-    let files = journal_files(&journal_directory)?;
+    let files = journal_files(&journal_directory).map_err(at(&journal_directory))?;
+    let found = journal_scan::scan(&files, &checkpoints).map_err(at(&journal_directory))?;
+    let clean = checkpoints.iter().all(|checkpoint| checkpoint.closed);
+    // Each log belongs to one core, so the cores' journals are replayed independently.
+    let replays = checkpoints.into_iter().zip(found).collect();
+    let replayed = startup::map_parallel(replays, |(checkpoint, groups)| {
+        let (replay, groups) = replay_core(directory, &files, checkpoint, &groups)?;
+        let restored = replay.restore(directory).map_err(at(directory))?;
+        Ok((restored, groups))
+    });
+    let replayed: Vec<(Restored, u64)> = replayed.into_iter().collect::<Result<_, _>>()?;
     let mut summary = RecoverySummary::default();
-    let mut replay = Replay::default();
-    let found = scan_journals(&files, &checkpoints)?;
-    for (checkpoint, groups) in checkpoints.into_iter().zip(found) {
-        let taken = groups_to_take(&journal_directory, &checkpoint, &groups)?;
-        replay.begin(checkpoint.logs);
-        for group in taken {
-            summary.groups += 1;
-            apply_group(&mut replay, &files, group)?;
-        }
+    let mut logs = Vec::new();
+    for (restored, groups) in &replayed {
+        summary.groups += groups;
+        summary.restored_bytes += restored.written_bytes;
+        logs.extend(restored.images.iter().cloned());
     }
-    let (logs, restored_bytes) = replay.restore(directory).map_err(at(directory))?;
+    for log in &mut logs {
+        mend(log).map_err(at(directory))?;
+    }
     summary.logs = logs.len();
     summary.damaged = logs.iter().filter(|log| log.damage.is_some()).count();
-    summary.restored_bytes = restored_bytes;
-    let recovered = distribute(generation + 1, cores, logs, &files, owner);
+    let mut recovered = distribute(generation + 1, cores, logs, &files, owner);
+    let pool = startup::list_dir(&pool_directory).map_err(at(&pool_directory))?;
+    for (index, file) in pool.into_iter().enumerate() {
+        let path = pool_directory.join(&file.name);
+        let core = index % usize::from(cores);
+        recovered[core].pool_files.push((path, file.size_bytes));
+    }
     switch_generation(&checkpoint_directory, &recovered)?;
+    // Until now a repeated recovery would have needed what goes here.
+    let images = replayed.iter().flat_map(|(restored, _)| &restored.images);
+    let named = NamedFiles::of(directory, images);
+    for (restored, _) in &replayed {
+        restored
+            .remove_files(directory, &named)
+            .map_err(at(directory))?;
+    }
+    if !clean {
+        named.remove_others(directory).map_err(at(directory))?;
+    }
     Ok((recovered, summary))
 }
 
@@ -159,153 +222,91 @@ fn read_checkpoints(directory: &Path) -> Result<(u64, Vec<Checkpoint>), Recovery
     Ok((current.generation, checkpoints))
 }
 
-struct JournalFile {
-    path: PathBuf,
-    number: u64,
-    size_bytes: u64,
-}
-
-fn journal_files(directory: &Path) -> Result<Vec<JournalFile>, RecoveryError> {
-    let mut files = Vec::new();
-    for entry in startup::list_dir(directory).map_err(at(directory))? {
-        let number = entry
-            .name
-            .strip_suffix(".journal")
-            .and_then(|number| number.parse().ok());
-        match number {
-            Some(number) if !entry.is_dir => files.push(JournalFile {
-                path: directory.join(&entry.name),
-                number,
-                size_bytes: entry.size_bytes,
-            }),
-            _ => tracing::warn!(name = entry.name, "foreign file in the journal directory"),
-        }
-    }
-    Ok(files)
-}
-
-/// A group found in a journal file.
-struct FoundGroup {
-    file: usize,
-    position: u64,
-    header: GroupHeader,
-    checksum: u32,
-    whole: bool,
-}
-
-type GroupsBySequence = BTreeMap<u64, FoundGroup>;
-
-/// Looks at every block of every file for groups that a checkpoint does not cover.
-fn scan_journals(
-    files: &[JournalFile],
-    checkpoints: &[Checkpoint],
-) -> Result<Vec<GroupsBySequence>, RecoveryError> {
-    let mut found: Vec<GroupsBySequence> = checkpoints
-        .iter()
-        .map(|_| GroupsBySequence::new())
-        .collect();
-    // After a clean stop (or at the very first start) the journal is empty by the checkpoints' word.
-    if checkpoints.iter().all(|checkpoint| checkpoint.closed) {
-        return Ok(found);
-    }
-    for (number, file) in files.iter().enumerate() {
-        let content = startup::read_file(&file.path, file.size_bytes).map_err(at(&file.path))?;
-        for position in (0..content.len()).step_by(BLOCK_BYTES) {
-            let Some((header, checksum)) = GroupHeader::decode(&content[position..]) else {
-                continue;
-            };
-            let mine = |checkpoint: &Checkpoint| {
-                !checkpoint.closed
-                    && (checkpoint.epoch == header.epoch || is_planted(Breach::StaleSuccessor))
-                    && header.sequence > checkpoint.covered
-            };
-            let Some(checkpoint) = checkpoints.iter().position(mine) else {
-                continue;
-            };
-            let begin = position + GROUP_HEADER_BYTES;
-            let end = begin + header.body_length as usize;
-            let whole = content
-                .get(begin..end)
-                .is_some_and(|body| header.matches(body));
-            let position = position as u64;
-            let group = FoundGroup {
-                file: number,
-                position,
-                header,
-                checksum,
-                whole,
-            };
-            found[checkpoint].insert(header.sequence, group);
-        }
-    }
-    Ok(found)
-}
-
-/// The groups to apply, in order: all that were complete before the cut, and those after them as
-/// long as they verify.
-fn groups_to_take<'a>(
+/// Applies the groups of one core in order: all that were complete before the cut, and those after
+/// them as long as they and their extents verify. Their number is returned with the logs.
+fn replay_core(
     directory: &Path,
-    checkpoint: &Checkpoint,
-    groups: &'a GroupsBySequence,
-) -> Result<Vec<&'a FoundGroup>, RecoveryError> {
-    let completed = groups
-        .values()
-        .map(|group| group.header.completed)
-        .max()
-        .unwrap_or(0);
-    let mut taken: Vec<&FoundGroup> = Vec::new();
+    files: &[JournalFile],
+    checkpoint: Checkpoint,
+    groups: &GroupsBySequence,
+) -> Result<(Replay, u64), RecoveryError> {
+    let told = groups.values().map(|group| group.header.completed).max();
+    let completed = told.unwrap_or(0);
+    let mut replay = Replay::begin(checkpoint.logs);
+    let mut taken = 0;
+    let mut predecessor = (checkpoint.covered == 0).then_some(0);
     for sequence in checkpoint.covered + 1.. {
-        let group = groups.get(&sequence).filter(|group| group.whole);
-        let follows = |group: &&FoundGroup| match taken.last() {
-            Some(last) => group.header.predecessor == last.checksum,
-            None => checkpoint.covered > 0 || group.header.predecessor == 0,
-        };
-        match group.filter(|group| follows(group) || is_planted(Breach::StaleSuccessor)) {
-            Some(group) => taken.push(group),
-            None if sequence <= completed && !is_planted(Breach::BadMiddleIsEnd) => {
-                return Err(RecoveryError::Damaged {
-                    path: directory.into(),
-                    what: format!(
-                        "group {sequence} of core {} was acknowledged (later groups up to {completed} say so) \
-                         but is missing or does not verify",
-                        checkpoint.core
-                    ),
-                });
+        let group = groups.get(&sequence).filter(|group| {
+            let follows = predecessor.is_none_or(|before| group.header.predecessor == before);
+            group.whole && (follows || is_planted(Breach::StaleSuccessor))
+        });
+        let acknowledged = sequence <= completed;
+        let Some(group) = group else {
+            if !acknowledged || is_planted(Breach::BadMiddleIsEnd) {
+                break;
             }
-            None => break,
+            lose_group(&mut replay, files, sequence, groups.get(&sequence))?;
+            predecessor = None;
+            continue;
+        };
+        let body = read_body(files, group)?;
+        let Some(entries) = decode_entries(&body, group.header.entry_count) else {
+            return Err(RecoveryError::Damaged {
+                path: files[group.file].path.clone(),
+                what: format!("group {sequence} verifies but holds an unknown entry"),
+            });
+        };
+        if !acknowledged
+            && !replay
+                .extents_verify(directory, &entries)
+                .map_err(at(directory))?
+        {
+            break;
         }
+        entries.iter().for_each(|entry| replay.apply(entry));
+        predecessor = Some(group.checksum);
+        taken += 1;
     }
-    Ok(taken)
+    replay.finish();
+    Ok((replay, taken))
 }
 
-fn apply_group(
+fn lose_group(
     replay: &mut Replay,
     files: &[JournalFile],
-    group: &FoundGroup,
+    sequence: u64,
+    group: Option<&FoundGroup>,
 ) -> Result<(), RecoveryError> {
-    let file = &files[group.file];
-    let disk = startup::File::open(&file.path).map_err(at(&file.path))?;
+    let body = match group {
+        Some(group) => read_body(files, group)?,
+        None => Vec::new(),
+    };
+    let entries = group.and_then(|group| decode_entries(&body, group.header.entry_count));
+    tracing::error!(
+        sequence,
+        "a journal group that was acknowledged cannot be read"
+    );
+    replay.lose_group(sequence, entries.as_deref());
+    Ok(())
+}
+
+fn read_body(files: &[JournalFile], group: &FoundGroup) -> Result<Vec<u8>, RecoveryError> {
+    let path = &files[group.file].path;
+    let disk = startup::File::open(path).map_err(at(path))?;
     let mut body = vec![0; group.header.body_length as usize];
     let read = disk
         .read_at(group.position + GROUP_HEADER_BYTES as u64, &mut body)
-        .map_err(at(&file.path))?;
-    let damaged = |what: String| RecoveryError::Damaged {
-        path: file.path.clone(),
-        what,
-    };
-    if read != body.len() || !group.header.matches(&body) {
-        return Err(damaged(format!(
-            "group {} changed while it was read",
-            group.header.sequence
-        )));
-    }
-    let mut fields = Fields::new(&body);
-    for _ in 0..group.header.entry_count {
-        let entry = Entry::decode(&mut fields)
-            .map_err(|error| damaged(format!("group {}: {error}", group.header.sequence)))?;
-        replay.apply(&entry);
-    }
-    Ok(())
+        .map_err(at(path))?;
+    body.truncate(read);
+    Ok(body)
+}
+
+/// All entries of a body, if they fill it exactly.
+fn decode_entries(body: &[u8], count: u32) -> Option<Vec<Entry<'_>>> {
+    let mut fields = Fields::new(body);
+    let entries = (0..count).map(|_| Entry::decode(&mut fields).ok());
+    let entries: Option<Vec<_>> = entries.collect();
+    entries.filter(|_| fields.remaining() == 0)
 }
 
 fn distribute(
@@ -322,6 +323,7 @@ fn distribute(
             epoch: Epoch(random_bytes()),
             logs: Vec::new(),
             journal_files: Vec::new(),
+            pool_files: Vec::new(),
             next_file: newest + 1 + u64::from(core) * FILE_NUMBERS_PER_CORE,
         })
         .collect();
@@ -352,6 +354,7 @@ fn switch_generation(directory: &Path, recovered: &[RecoveredCore]) -> Result<()
             core: core as u16,
             epoch: recovered.epoch,
             covered: 0,
+            cut: JournalPlace::default(),
             closed: false,
             logs: recovered.logs.clone(),
         };

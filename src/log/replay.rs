@@ -1,75 +1,58 @@
-//! Applying journal entries to the logs of a checkpoint, in memory, and writing the result back.
+//! Applying journal entries to the logs of one core's checkpoint, in memory.
+//!
+//! Every entry is applied as it comes, and whole batches are taken over as soon as all their bytes
+//! are known; what `restore.rs` then writes to the files is what only the journal holds.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use super::entry::Entry;
+use super::entry::{Entry, named_batches};
 use super::index::{MOST_ENTRIES, SparseIndex};
-use super::partition_log::LogImage;
+use super::partition_log::{CutPlace, LogImage};
 use super::position::{BytePosition, LogId, Offset, SegmentId};
-use super::segment::{NO_TIMESTAMP_MS, SegmentImage, index_file_name, segment_file_name};
-use super::swap::{ReplayedSwaps, Swap};
+use super::redo::Redo;
+use super::segment::{NO_TIMESTAMP_MS, SegmentImage, segment_file_name};
+use super::swap::Swap;
 use crate::runtime::breach::{Breach, is_planted};
+use crate::runtime::buffer::BLOCK_BYTES;
 use crate::runtime::startup;
-use crate::wire::record_batch::{BatchHeader, HEADER_BYTES};
+use crate::wire::record_batch::{BatchHeader, BatchView, HEADER_BYTES};
 
 /// Interval of an index begun at recovery; it thins out by itself.
 const INDEX_INTERVAL_BYTES: u64 = 4096;
 
-/// Bytes of one segment that the journal holds.
-struct Redo {
-    position: BytePosition,
-    bytes: Vec<u8>,
+/// A log while the journal is applied to it.
+pub(super) struct ReplayedLog {
+    pub(super) image: LogImage,
+    pub(super) redo: BTreeMap<SegmentId, Redo>,
+    /// Segments whose files go.
+    pub(super) dropped: Vec<SegmentImage>,
+    /// Segments that were swapped in: their files may not have their names yet.
+    pub(super) swapped: Vec<(Offset, SegmentId)>,
+    /// A journal group that cannot be read may have held entries of this log.
+    doubt: Option<u64>,
 }
 
-struct ReplayedLog {
-    image: LogImage,
-    /// Ends of the segments as the checkpoint knew them.
-    known_sizes: BTreeMap<SegmentId, BytePosition>,
-    redo: BTreeMap<SegmentId, Redo>,
-    dropping: BTreeSet<SegmentId>,
-    dropped: Vec<SegmentImage>,
-    swaps: ReplayedSwaps,
-}
-
-/// The logs of a directory while the journal is applied to them.
+/// The logs of one core of a directory.
 #[derive(Default)]
 pub(super) struct Replay {
-    logs: BTreeMap<LogId, ReplayedLog>,
-    deleted: Vec<String>,
-}
-
-impl ReplayedLog {
-    fn new(image: LogImage) -> ReplayedLog {
-        let known_sizes = image
-            .segments
-            .iter()
-            .map(|segment| (segment.id, segment.size_bytes))
-            .collect();
-        ReplayedLog {
-            image,
-            known_sizes,
-            redo: BTreeMap::new(),
-            dropping: BTreeSet::new(),
-            dropped: Vec::new(),
-            swaps: ReplayedSwaps::default(),
-        }
-    }
-
-    fn damage(&mut self, what: String) {
-        self.image.damage.get_or_insert(what);
-    }
+    pub(super) logs: BTreeMap<LogId, ReplayedLog>,
+    /// Directories of logs that are deleted.
+    pub(super) deleted: Vec<String>,
 }
 
 impl Replay {
-    /// Adds the logs of one core's checkpoint.
-    pub(super) fn begin(&mut self, logs: Vec<LogImage>) {
-        self.logs.extend(
-            logs.into_iter()
-                .map(|image| (image.id, ReplayedLog::new(image))),
-        );
+    /// Begins with what the core's checkpoint knows.
+    pub(super) fn begin(logs: Vec<LogImage>) -> Replay {
+        let logs = logs.into_iter();
+        Replay {
+            logs: logs
+                .map(|image| (image.id, ReplayedLog::new(image)))
+                .collect(),
+            deleted: Vec::new(),
+        }
     }
 
     /// Applies one entry.
@@ -81,76 +64,350 @@ impl Replay {
                 self.logs
                     .entry(id)
                     .or_insert_with(|| ReplayedLog::new(image));
-                return;
             }
             Entry::Delete { .. } => {
                 if let Some(log) = self.logs.remove(&id) {
                     self.deleted.push(log.image.directory);
                 }
-                return;
             }
-            _ => {}
+            // Entries recorded while a deletion was on its way may follow it.
+            _ => {
+                if let Some(log) = self.logs.get_mut(&id) {
+                    log.apply(entry);
+                }
+            }
         }
-        // Entries recorded while a deletion was on its way may follow it.
-        let Some(log) = self.logs.get_mut(&id) else {
-            return;
+    }
+
+    /// Whether every extent that these entries (of one group) name is in its file. A group that
+    /// nobody says was complete counts only then.
+    pub(super) fn extents_verify(
+        &self,
+        directory: &Path,
+        entries: &[Entry<'_>],
+    ) -> io::Result<bool> {
+        if is_planted(Breach::SkipExtentCheck) {
+            return Ok(true);
+        }
+        for (index, entry) in entries.iter().enumerate() {
+            let Entry::Extent { log, segment, .. } = entry else {
+                continue;
+            };
+            let Some(path) = self.segment_path(directory, entries, *log, *segment) else {
+                continue; // Of a log or segment that is gone.
+            };
+            let (before, after) = (&entries[..index], entries.get(index + 1));
+            let shared = self.shared_block(before, entry);
+            if !extent_verifies(&path, &shared, before.last(), entry, after)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The bytes before an extent in its first block, as the journal has them.
+    fn shared_block(&self, before: &[Entry<'_>], extent: &Entry<'_>) -> Vec<u8> {
+        let Entry::Extent {
+            log,
+            segment,
+            position,
+            ..
+        } = extent
+        else {
+            unreachable!("called for extents");
         };
+        let start = position - position % BLOCK_BYTES as u64;
+        let mut bytes = vec![0; (position - start) as usize];
+        let mut known = 0;
+        let replayed = self.logs.get(log);
+        if let Some(redo) = replayed.and_then(|log| log.redo.get(segment)) {
+            known = redo.copy_to(start, &mut bytes);
+        }
+        for entry in before {
+            if let Entry::Append {
+                log: appended,
+                segment: to,
+                position: at,
+                bytes: with,
+            } = entry
+                && (appended, to) == (log, segment)
+            {
+                let from = (start + known as u64).checked_sub(*at);
+                let more = from.and_then(|from| with.get(from as usize..));
+                let more = more.unwrap_or_default();
+                let count = more.len().min(bytes.len() - known);
+                bytes[known..known + count].copy_from_slice(&more[..count]);
+                known += count;
+            }
+        }
+        bytes.truncate(known);
+        bytes
+    }
+
+    /// Where a segment lies that the checkpoint, earlier groups or this one know.
+    fn segment_path(
+        &self,
+        directory: &Path,
+        entries: &[Entry<'_>],
+        log: LogId,
+        segment: SegmentId,
+    ) -> Option<PathBuf> {
+        let of_log = || entries.iter().filter(|entry| entry.log() == log);
+        let known = self.logs.get(&log);
+        let name = match known {
+            Some(known) => known.image.directory.clone(),
+            None => of_log().find_map(|entry| match entry {
+                Entry::Create { directory, .. } => Some((*directory).to_string()),
+                _ => None,
+            })?,
+        };
+        let segments = known.map_or(&[][..], |log| &log.image.segments);
+        let base_offset = match segments.iter().find(|known| known.id == segment) {
+            Some(known) => known.base_offset,
+            None => of_log().find_map(|entry| match entry {
+                Entry::Roll {
+                    segment: rolled,
+                    base_offset,
+                    ..
+                } if *rolled == segment => Some(*base_offset),
+                _ => None,
+            })?,
+        };
+        Some(directory.join(name).join(segment_file_name(base_offset)))
+    }
+
+    /// Goes on without group `sequence`, which was acknowledged and is damaged. If its entries can
+    /// be told apart, only the logs they name have lost something; otherwise every log has, unless
+    /// a later entry shows that nothing is missing.
+    pub(super) fn lose_group(&mut self, sequence: u64, entries: Option<&[Entry<'_>]>) {
+        let known = entries.filter(|entries| {
+            entries
+                .iter()
+                .all(|entry| self.logs.contains_key(&entry.log()))
+        });
+        match known {
+            Some(entries) => {
+                for entry in entries {
+                    if let Some(log) = self.logs.get_mut(&entry.log()) {
+                        log.apply_doubtful(entry, sequence);
+                    }
+                }
+            }
+            None => {
+                for log in self.logs.values_mut() {
+                    log.doubt.get_or_insert(sequence);
+                }
+            }
+        }
+    }
+
+    /// Settles what is still in doubt when the journal has ended.
+    pub(super) fn finish(&mut self) {
+        for log in self.logs.values_mut() {
+            if let Some(sequence) = log.doubt {
+                log.lose(sequence);
+            }
+            log.image.epochs.forget_before(log.image.start);
+        }
+    }
+}
+
+/// Checks the batches of one extent, with the parts of them that the entries beside it carry, and
+/// the bytes that share its first block.
+fn extent_verifies(
+    path: &Path,
+    shared: &[u8],
+    before: Option<&Entry<'_>>,
+    extent: &Entry<'_>,
+    after: Option<&Entry<'_>>,
+) -> io::Result<bool> {
+    let Entry::Extent {
+        log,
+        segment,
+        position,
+        length,
+        batches,
+    } = extent
+    else {
+        unreachable!("called for extents");
+    };
+    let beside = |entry: Option<&Entry<'_>>| match entry {
+        Some(Entry::Append {
+            log: appended,
+            segment: to,
+            position,
+            bytes,
+        }) if appended == log && to == segment => Some((*position, bytes.to_vec())),
+        _ => None,
+    };
+    let (begin, mut bytes) = beside(before)
+        .filter(|(begin, bytes)| begin + bytes.len() as u64 == *position)
+        .unwrap_or((*position, Vec::new()));
+    if !startup::exists(path)? {
+        return Ok(false);
+    }
+    let file = startup::File::open(path)?;
+    let start = position - position % BLOCK_BYTES as u64;
+    let mut found = vec![0; (position - start) as usize];
+    if file.read_at(start, &mut found)? < found.len() || found != shared {
+        return Ok(false);
+    }
+    let from = bytes.len();
+    bytes.resize(from + *length as usize, 0);
+    if file.read_at(*position, &mut bytes[from..])? < *length as usize {
+        return Ok(false);
+    }
+    let end = begin + bytes.len() as u64;
+    if let Some((_, rest)) = beside(after).filter(|(at, _)| *at == end) {
+        bytes.extend_from_slice(&rest);
+    }
+    Ok(named_batches(batches).all(|(at, header)| {
+        let batch = usize::try_from(at.wrapping_sub(begin))
+            .ok()
+            .and_then(|at| bytes.get(at..));
+        batch.is_some_and(|batch| batch.starts_with(header) && batch_verifies(batch))
+    }))
+}
+
+/// Whether the bytes begin with a whole batch that its checksum confirms.
+fn batch_verifies(bytes: &[u8]) -> bool {
+    BatchView::parse(bytes).is_ok_and(|batch| batch.verify_checksum().is_ok())
+}
+
+impl ReplayedLog {
+    fn new(image: LogImage) -> ReplayedLog {
+        ReplayedLog {
+            image,
+            redo: BTreeMap::new(),
+            dropped: Vec::new(),
+            swapped: Vec::new(),
+            doubt: None,
+        }
+    }
+
+    pub(super) fn damage(&mut self, what: String) {
+        self.image.damage.get_or_insert(what);
+    }
+
+    fn lose(&mut self, sequence: u64) {
+        let end = self.image.end;
+        self.damage(format!(
+            "journal group {sequence} was acknowledged but cannot be read: records from offset {end} on may be lost"
+        ));
+    }
+
+    fn apply(&mut self, entry: &Entry<'_>) {
+        let adds = !matches!(entry, Entry::Start { .. } | Entry::Swap { .. });
+        if self.image.damage.is_some() && adds {
+            return; // Nothing can be added behind a loss.
+        }
         match entry {
             Entry::Roll {
                 segment,
                 base_offset,
                 ..
-            } => log.roll(*segment, *base_offset),
+            } => self.roll(*segment, *base_offset),
             Entry::Append {
                 segment,
                 position,
                 bytes,
                 ..
             } => {
-                log.append(*segment, *position, bytes);
+                let appended = self
+                    .redo_of(*segment)
+                    .map(|redo| redo.append(*position, bytes));
+                self.appended(
+                    *segment,
+                    appended.map(|known| known.map_err(|e| e.to_string())),
+                );
             }
-            Entry::Start { offset, .. } => log.image.start = log.image.start.max(*offset),
-            Entry::Drop { segment, .. } => log.drop_segment(*segment),
+            Entry::Extent {
+                segment,
+                position,
+                length,
+                batches,
+                ..
+            } => {
+                let taken = self
+                    .redo_of(*segment)
+                    .map(|redo| redo.extent(*position, u64::from(*length), batches));
+                self.appended(
+                    *segment,
+                    taken.map(|known| known.map_err(|e| e.to_string())),
+                );
+            }
+            Entry::Start { offset, .. } => self.image.start = self.image.start.max(*offset),
+            Entry::Drop { segment, .. } => self.drop_segment(*segment),
             Entry::Epoch { epoch, start, .. } => {
-                log.image.epochs.begin(*epoch, *start);
+                self.image.epochs.begin(*epoch, *start);
             }
-            Entry::Swap { swap, .. } => log.swap(swap),
-            Entry::Create { .. } | Entry::Delete { .. } => {}
+            Entry::Truncate {
+                segment,
+                position,
+                offset,
+                ..
+            } => self.truncate(*segment, *position, *offset),
+            Entry::Swap { swap, .. } => self.swap(swap),
+            Entry::Create { .. } | Entry::Delete { .. } => unreachable!("not of one log"),
         }
     }
 
-    /// Writes what only the journal holds to the segments, flushed, and returns the logs as they
-    /// are now with the number of bytes written.
-    pub(super) fn restore(self, directory: &Path) -> io::Result<(Vec<LogImage>, u64)> {
-        let mut written = 0;
-        let mut images = Vec::new();
-        for mut log in self.logs.into_values() {
-            log.find_batches(log.image.segments.len());
-            log.settle_drops();
-            let own = directory.join(&log.image.directory);
-            log.swaps.finish(&own, &log.image.segments)?;
-            written += log.write_segments(directory)?;
-            log.check_files(directory)?;
-            log.image.epochs.forget_before(log.image.start);
-            for segment in &log.dropped {
-                log.remove_segment_files(directory, segment)?;
+    /// Applies an entry of a damaged group as far as it proves itself.
+    fn apply_doubtful(&mut self, entry: &Entry<'_>, sequence: u64) {
+        let proven = match entry {
+            Entry::Append {
+                segment,
+                position,
+                bytes,
+                ..
+            } => {
+                let size = self.segment(*segment).map(|segment| segment.size_bytes);
+                size == Some(*position) && are_batches(bytes)
             }
-            images.push(log.image);
+            _ => false,
+        };
+        if proven {
+            self.apply(entry);
+        } else {
+            self.lose(sequence);
         }
-        for name in self.deleted {
-            let path = directory.join(&name);
-            let reused = images.iter().any(|image| image.directory == name);
-            if !reused && startup::exists(&path)? {
-                startup::remove_dir_all(&path)?;
-            }
-        }
-        Ok((images, written))
     }
-}
 
-impl ReplayedLog {
+    fn segment(&self, id: SegmentId) -> Option<&SegmentImage> {
+        self.image
+            .segments
+            .iter()
+            .rev()
+            .find(|segment| segment.id == id)
+    }
+
+    fn redo_of(&mut self, id: SegmentId) -> Option<&mut Redo> {
+        let size_bytes = self.segment(id)?.size_bytes;
+        Some(self.redo.entry(id).or_insert_with(|| Redo::new(size_bytes)))
+    }
+
+    fn appended(&mut self, segment: SegmentId, outcome: Option<Result<(), String>>) {
+        match outcome {
+            None => self.damage(format!(
+                "the journal appends to segment {segment:?}, which is unknown"
+            )),
+            Some(Err(what)) => self.damage(format!("the journal of {segment:?}: {what}")),
+            Some(Ok(())) => {
+                // It follows what is known, so nothing in between is missing.
+                self.doubt = None;
+                self.take_batches(segment);
+            }
+        }
+    }
+
     fn roll(&mut self, segment: SegmentId, base_offset: Offset) {
-        self.known_sizes.insert(segment, 0);
+        if base_offset != self.image.end {
+            let end = self.image.end;
+            return self.damage(format!(
+                "the journal continues at offset {base_offset}, not {end}"
+            ));
+        }
+        self.doubt = None;
         self.image.segments.push(SegmentImage {
             id: segment,
             base_offset,
@@ -166,141 +423,42 @@ impl ReplayedLog {
         });
     }
 
-    fn append(&mut self, segment: SegmentId, position: BytePosition, bytes: &[u8]) {
-        let Some(&known) = self.known_sizes.get(&segment) else {
-            self.damage(format!(
-                "the journal appends to segment {segment:?}, which is unknown"
-            ));
-            return;
-        };
-        let redo = self.redo.entry(segment).or_insert(Redo {
-            position,
-            bytes: Vec::new(),
-        });
-        let end = redo.position + redo.bytes.len() as u64;
-        let most = if redo.bytes.is_empty() { known } else { end };
-        if position < redo.position || position > most {
-            self.damage(format!(
-                "the journal has a gap before byte {position} of {segment:?}"
-            ));
-            return;
-        }
-        // A block's beginning is repeated after a checkpoint, perhaps only in part: the group with
-        // the rest of the entry may be lost while what it repeats was acknowledged before.
-        let from = (position - redo.position) as usize;
-        let repeated = bytes.len().min(redo.bytes.len() - from);
-        let differs = redo.bytes[from..from + repeated] != bytes[..repeated];
-        redo.bytes.extend_from_slice(&bytes[repeated..]);
-        if differs {
-            self.damage(format!(
-                "the journal repeats byte {position} of {segment:?} differently"
-            ));
-        }
-    }
-
-    fn drop_segment(&mut self, segment: SegmentId) {
-        self.known_sizes.remove(&segment);
-        self.dropping.insert(segment);
-    }
-
-    /// Lets go of dropped segments, after their batches were counted: offsets and producers go on
-    /// from them.
-    fn settle_drops(&mut self) {
-        let dropping = std::mem::take(&mut self.dropping);
-        for segment in std::mem::take(&mut self.image.segments) {
-            if dropping.contains(&segment.id) {
-                self.redo.remove(&segment.id);
-                self.dropped.push(segment);
-            } else {
-                self.image.segments.push(segment);
-            }
-        }
-    }
-
-    /// Puts a compacted segment in the place of those it was made from. Their batches count first:
-    /// offsets and producers go on from them. They are sealed, so all of them are here.
-    fn swap(&mut self, swap: &Swap) {
-        let segments = &self.image.segments;
-        let first = segments
+    /// Takes over every batch that is whole by now. A last one that never becomes whole was not
+    /// acknowledged.
+    fn take_batches(&mut self, segment: SegmentId) {
+        let Some(index) = self
+            .image
+            .segments
             .iter()
-            .position(|old| Some(&old.id) == swap.old.first());
-        let old = first.map(|first| first..first + swap.old.len());
-        let are_old = |range: &Range<usize>| {
-            let old = segments.get(range.clone()).unwrap_or(&[]);
-            old.iter().map(|old| old.id).eq(swap.old.iter().copied())
-        };
-        let Some(old) = old.filter(are_old) else {
-            self.damage(format!(
-                "the journal swaps segments that are unknown for {:?}",
-                swap.segment
-            ));
+            .rposition(|known| known.id == segment)
+        else {
             return;
         };
-        self.find_batches(old.end);
-        if is_planted(Breach::ReplayIntoSwapped) {
-            // By name instead of by identity: the new file has the name of the first old one.
-            if let Some(redo) = self.redo.remove(&swap.old[0]) {
-                self.redo.insert(swap.segment, redo);
-            }
-        }
-        for id in &swap.old {
-            self.redo.remove(id);
-            self.known_sizes.remove(id);
-        }
-        let replaced: Vec<SegmentImage> = self.image.segments.splice(old, [swap.image()]).collect();
-        self.swaps
-            .note(swap, replaced.iter().map(|segment| segment.base_offset));
-        self.known_sizes.insert(swap.segment, swap.size_bytes);
-        self.image.compaction = swap.progress;
-    }
-
-    /// Takes over every whole batch that the journal brings for the first `below` segments; a last
-    /// one cut off was never acknowledged.
-    fn find_batches(&mut self, below: usize) {
-        for index in 0..below {
-            let id = self.image.segments[index].id;
-            let Some(redo) = self.redo.remove(&id) else {
-                continue;
-            };
-            let known = self.image.segments[index].size_bytes;
-            let mut at = (known - redo.position) as usize;
-            while let Some(rest) = redo
-                .bytes
-                .get(at..)
-                .filter(|rest| rest.len() >= HEADER_BYTES)
-            {
-                let header = match BatchHeader::parse(rest) {
-                    Ok(header) => header,
-                    Err(error) => {
-                        self.damage(format!(
-                            "the journal holds no batch where one begins: {error}"
-                        ));
-                        return;
-                    }
-                };
-                if header.size_bytes() > rest.len() {
-                    break;
-                }
-                if header.base_offset != self.image.end.0 {
-                    let (found, wanted) = (header.base_offset, self.image.end);
-                    self.damage(format!(
-                        "the journal continues at offset {found}, not {wanted}"
-                    ));
-                    return;
-                }
-                self.take_batch(index, &header);
-                at += header.size_bytes();
-            }
+        loop {
             let size = self.image.segments[index].size_bytes;
-            let keep = (size - redo.position) as usize;
-            let bytes = redo.bytes[..keep.min(redo.bytes.len())].to_vec();
-            self.redo.insert(
-                id,
-                Redo {
-                    position: redo.position,
-                    bytes,
-                },
-            );
+            let redo = self.redo.get_mut(&segment).expect("it was appended to");
+            let Some(bytes) = redo.header_at(size) else {
+                return;
+            };
+            let header = match BatchHeader::parse(bytes) {
+                Ok(header) => header,
+                Err(error) => {
+                    return self.damage(format!(
+                        "the journal holds no batch where one begins: {error}"
+                    ));
+                }
+            };
+            if size + header.size_bytes() as u64 > redo.end() {
+                return;
+            }
+            redo.forget_header(size);
+            if header.base_offset != self.image.end.0 {
+                let (found, wanted) = (header.base_offset, self.image.end);
+                return self.damage(format!(
+                    "the journal continues at offset {found}, not {wanted}"
+                ));
+            }
+            self.take_batch(index, &header);
         }
     }
 
@@ -323,64 +481,76 @@ impl ReplayedLog {
         self.image.end = Offset(header.last_offset() + 1);
     }
 
-    fn segment_path(&self, directory: &Path, base_offset: Offset) -> PathBuf {
-        directory
-            .join(&self.image.directory)
-            .join(segment_file_name(base_offset))
+    /// Puts a compacted segment in the place of those it was made from.
+    fn swap(&mut self, swap: &Swap) {
+        let segments = &self.image.segments;
+        let first = segments
+            .iter()
+            .position(|old| Some(&old.id) == swap.old.first());
+        let old = first.map(|first| first..first + swap.old.len());
+        let are_old = |range: &Range<usize>| {
+            let old = segments.get(range.clone()).unwrap_or(&[]);
+            old.iter().map(|old| old.id).eq(swap.old.iter().copied())
+        };
+        let Some(old) = old.filter(are_old) else {
+            let segment = swap.segment;
+            return self.damage(format!(
+                "the journal swaps segments that are unknown for {segment:?}"
+            ));
+        };
+        if is_planted(Breach::ReplayIntoSwapped) {
+            // By name instead of by identity: the new file has the name of the first old one.
+            let redo = self.redo.remove(&swap.old[0]);
+            self.redo.extend(redo.map(|redo| (swap.segment, redo)));
+        }
+        for id in &swap.old {
+            self.redo.remove(id);
+        }
+        let replaced = self.image.segments.splice(old, [swap.image()]);
+        self.dropped.extend(replaced);
+        self.swapped.push((swap.base_offset, swap.segment));
+        self.image.compaction = swap.progress;
     }
 
-    fn write_segments(&mut self, directory: &Path) -> io::Result<u64> {
-        let mut written = 0;
-        for (id, redo) in std::mem::take(&mut self.redo) {
-            let segment = self.image.segments.iter().find(|segment| segment.id == id);
-            let Some(segment) = segment.filter(|_| !redo.bytes.is_empty()) else {
-                continue;
-            };
-            let path = self.segment_path(directory, segment.base_offset);
-            if !startup::exists(&path)? {
-                self.damage(format!("{} is missing", path.display()));
-                continue;
-            }
-            let file = startup::File::open(&path)?;
-            file.write_at(redo.position, &redo.bytes)?;
-            file.sync()?;
-            written += redo.bytes.len() as u64;
-        }
-        Ok(written)
+    fn drop_segment(&mut self, segment: SegmentId) {
+        self.redo.remove(&segment);
+        let segments = std::mem::take(&mut self.image.segments).into_iter();
+        let (dropped, kept): (Vec<_>, Vec<_>) = segments.partition(|known| known.id == segment);
+        self.dropped.extend(dropped);
+        self.image.segments = kept;
     }
 
-    /// A segment shorter than what was promised is damage of this log alone.
-    fn check_files(&mut self, directory: &Path) -> io::Result<()> {
-        for index in 0..self.image.segments.len() {
-            let segment = &self.image.segments[index];
-            let path = self.segment_path(directory, segment.base_offset);
-            let promised = segment.size_bytes;
-            let found = if startup::exists(&path)? {
-                startup::File::open(&path)?.len()?
-            } else {
-                0
-            };
-            if found < promised {
-                self.damage(format!(
-                    "{} has {found} bytes of {promised}",
-                    path.display()
-                ));
-            }
+    fn truncate(&mut self, segment: SegmentId, position: BytePosition, offset: Offset) {
+        let place = CutPlace {
+            segment,
+            position,
+            offset,
+        };
+        let Some(later) = self.image.cut(place) else {
+            return self.damage(format!(
+                "the journal cuts the log where it has nothing: {place:?}"
+            ));
+        };
+        self.doubt = None;
+        for later in &later {
+            self.redo.remove(&later.id);
         }
-        Ok(())
+        self.dropped.extend(later);
+        if let Some(redo) = self.redo.get_mut(&segment) {
+            redo.cut(position);
+        }
     }
+}
 
-    fn remove_segment_files(&self, directory: &Path, segment: &SegmentImage) -> io::Result<()> {
-        let below = directory.join(&self.image.directory);
-        for name in [
-            segment_file_name(segment.base_offset),
-            index_file_name(segment.base_offset),
-        ] {
-            let path = below.join(name);
-            if startup::exists(&path)? {
-                startup::remove_file(&path)?;
-            }
+/// Whether these bytes are whole batches that their checksums confirm, one behind the other.
+fn are_batches(bytes: &[u8]) -> bool {
+    let mut rest = bytes;
+    while rest.len() >= HEADER_BYTES {
+        if !batch_verifies(rest) {
+            return false;
         }
-        Ok(())
+        let batch = BatchView::parse(rest).expect("just verified");
+        rest = &rest[batch.bytes().len()..];
     }
+    rest.is_empty()
 }

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use super::chunk_cache::Chunks;
 use super::index::SparseIndex;
 use super::position::{BytePosition, Offset, SegmentId};
+use crate::runtime::buffer::BLOCK_BYTES;
 use crate::runtime::disk::File;
 
 /// No record of the segment has a timestamp.
@@ -57,6 +58,12 @@ pub(super) struct Segment {
     /// End of what is in the file. Invariant: `stored <= flushed <= size`.
     pub(super) stored: BytePosition,
     pub(super) sealed: bool,
+    /// Blocks of the file below this are allocated; known only while the file is open.
+    pub(super) allocated: BytePosition,
+    /// The allocation is being extended.
+    pub(super) extending: bool,
+    /// How often it was cut: what was read before is not what it holds now.
+    pub(super) cuts: u32,
     /// Bytes were written to the file since it was last flushed.
     pub(super) unsynced: bool,
     pub(super) largest_timestamp_ms: i64,
@@ -80,6 +87,9 @@ impl Segment {
             flushed: 0,
             stored: 0,
             sealed: false,
+            allocated: 0,
+            extending: false,
+            cuts: 0,
             unsynced: false,
             largest_timestamp_ms: NO_TIMESTAMP_MS,
             first_timestamp_ms: NO_TIMESTAMP_MS,
@@ -97,6 +107,9 @@ impl Segment {
             flushed: image.size_bytes,
             stored: image.size_bytes,
             sealed: image.sealed,
+            allocated: 0,
+            extending: false,
+            cuts: 0,
             unsynced: false,
             largest_timestamp_ms: image.largest_timestamp_ms,
             first_timestamp_ms: image.first_timestamp_ms,
@@ -106,7 +119,8 @@ impl Segment {
         }
     }
 
-    pub(super) fn image(&self) -> SegmentImage {
+    /// For a checkpoint, with at most so many entries of the index.
+    pub(super) fn image(&self, most_entries: usize) -> SegmentImage {
         SegmentImage {
             id: self.id,
             base_offset: self.base_offset,
@@ -114,12 +128,42 @@ impl Segment {
             sealed: self.sealed,
             largest_timestamp_ms: self.largest_timestamp_ms,
             first_timestamp_ms: self.first_timestamp_ms,
-            index: if self.sealed {
-                None
-            } else {
-                self.index.clone()
+            index: match &self.index {
+                Some(index) if !self.sealed => Some(index.thinned(most_entries)),
+                _ => None,
             },
         }
+    }
+
+    /// Cuts what memory knows of it, all of which is flushed.
+    pub(super) fn cut(&mut self, position: BytePosition) {
+        assert!(self.flushed == self.size && position <= self.size);
+        self.size = position;
+        self.flushed = position;
+        self.stored = self.stored.min(position);
+        self.sealed = false;
+        self.cuts += 1;
+        self.chunks.cut(position - position % BLOCK_BYTES as u64);
+        if let Some(index) = &mut self.index {
+            index.cut(position);
+        }
+    }
+
+    /// Whether it holds neither memory nor a descriptor.
+    pub(super) fn is_cold(&self) -> bool {
+        self.file.is_none() && self.chunks.is_empty() && (!self.sealed || self.index.is_none())
+    }
+
+    /// Lets go of memory and descriptor; the bytes of the chunks. All of it is stored.
+    pub(super) fn cool_down(&mut self) -> usize {
+        let memory = self.chunks.memory_bytes();
+        self.chunks = Chunks::default();
+        self.file = None;
+        self.allocated = 0;
+        if self.sealed {
+            self.index = None;
+        }
+        memory
     }
 
     pub(super) fn path(&self, directory: &Path) -> PathBuf {

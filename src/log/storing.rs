@@ -7,9 +7,9 @@
 
 use std::io;
 
-use super::partition_log::{LogError, PartitionLog};
+use super::partition_log::{LogError, LogImage, PartitionLog};
 use super::position::{BytePosition, SegmentId};
-use super::segment::index_file_name;
+use super::segment::{Segment, index_file_name};
 use super::small_file;
 use crate::runtime::buffer::{BLOCK_BYTES, Slice};
 use crate::runtime::disk::Durability;
@@ -22,6 +22,8 @@ struct StorePlan {
     position: BytePosition,
     bytes: Slice,
     stored: BytePosition,
+    /// It ends with a partly filled block.
+    partial: bool,
 }
 
 impl PartitionLog {
@@ -29,11 +31,32 @@ impl PartitionLog {
     /// segment that is complete, or of all if `ragged`.
     pub(super) async fn store(&self, ragged: bool) -> Result<(), LogError> {
         while let Some(plan) = self.plan_store(ragged) {
-            if let Err(error) = self.execute(plan).await {
+            let length = plan.bytes.len() as u64;
+            // In the same turn as the plan: from now on no group may overwrite the block.
+            let block = (plan.segment, plan.position);
+            self.mark.set_partial_write(plan.partial.then_some(block));
+            self.state.borrow_mut().writing = true;
+            let executed = self.execute(plan).await;
+            self.mark.set_partial_write(None);
+            self.end_writing();
+            self.keep_pace(length).await;
+            if let Err(error) = executed {
                 return Err(self.fail_directory("writing a segment", &error));
             }
         }
         Ok(())
+    }
+
+    /// Whether everything that `image` names is in the files, or was cut off by an entry that is told.
+    pub(super) fn has_stored(&self, image: &LogImage) -> bool {
+        self.settle();
+        let state = self.state.borrow();
+        let is_stored =
+            |segment: &Segment, size: BytePosition| segment.stored >= size.min(segment.flushed);
+        image.segments.iter().all(|named| {
+            let found = state.segment(named.id);
+            found.is_none_or(|segment| is_stored(segment, named.size_bytes))
+        })
     }
 
     fn plan_store(&self, ragged: bool) -> Option<StorePlan> {
@@ -48,10 +71,13 @@ impl PartitionLog {
             } else {
                 segment.flushed - segment.flushed % block
             };
+            let position = segment.stored - segment.stored % block;
+            // What a group writes directly is not for us, its partly filled first block included.
+            let direct = self.mark.first_direct(segment.id).unwrap_or(u64::MAX);
+            let end = end.min(direct);
             if segment.stored >= end {
                 continue;
             }
-            let position = segment.stored - segment.stored % block;
             let slice = segment
                 .chunks
                 .from(position)
@@ -75,6 +101,7 @@ impl PartitionLog {
                 position,
                 bytes,
                 stored,
+                partial: whole == 0,
             });
         }
         None
@@ -124,11 +151,58 @@ impl PartitionLog {
     /// Seals every complete segment: cuts the file to its end, writes its index, flushes both.
     pub(super) async fn seal_segments(&self) -> Result<(), LogError> {
         while let Some(segment) = self.next_to_seal() {
-            if let Err(error) = self.seal(segment).await {
+            self.state.borrow_mut().writing = true;
+            let sealed = self.seal(segment).await;
+            self.end_writing();
+            if let Err(error) = sealed {
                 return Err(self.fail_directory("sealing a segment", &error));
             }
         }
         Ok(())
+    }
+
+    /// Keeps background writes from crowding out the journal, unless appends wait for them.
+    async fn keep_pace(&self, written_bytes: u64) {
+        if !self.journal.is_starved() && !self.cache.is_nearly_full() {
+            self.home.pace.spend(written_bytes).await;
+        }
+    }
+
+    /// Gives back the memory and the descriptor of a log that nobody has used since this was last
+    /// called; its last bytes go to the segment first.
+    pub(super) async fn cool_down(&self) -> Result<(), LogError> {
+        if self.touched.replace(false) || self.is_cold() {
+            return Ok(());
+        }
+        self.store(true).await?;
+        let memory = {
+            let mut state = self.state.borrow_mut();
+            // A segment that is being swapped in has no name to be opened by.
+            let idle = !state.rolling
+                && state.pending_cut.is_none()
+                && !self.touched.get()
+                && !self.is_swapping();
+            let stored = |segment: &Segment| segment.stored == segment.size && !segment.extending;
+            if !idle || !state.segments.iter().all(stored) {
+                return Ok(());
+            }
+            let mut memory = 0;
+            for segment in &mut state.segments {
+                memory += segment.cool_down();
+            }
+            memory
+        };
+        self.cache.forget(memory);
+        Ok(())
+    }
+
+    fn is_cold(&self) -> bool {
+        self.state.borrow().segments.iter().all(Segment::is_cold)
+    }
+
+    fn end_writing(&self) {
+        self.state.borrow_mut().writing = false;
+        self.rolled.raise();
     }
 
     /// Whether a segment before the active one is not sealed yet.
@@ -148,7 +222,7 @@ impl PartitionLog {
         let newest = state.segments.len().checked_sub(1)?;
         let mut complete = state.segments.iter().take(newest);
         complete
-            .find(|segment| !segment.sealed && segment.stored == segment.size)
+            .find(|segment| !segment.sealed && segment.stored == segment.size && !segment.extending)
             .map(|segment| segment.id)
     }
 

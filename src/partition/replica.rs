@@ -81,10 +81,11 @@ impl Replica {
         judge_epoch(self.leader_epoch.get(), clients)
     }
 
-    /// Records below are committed: on every in-sync replica's disk.
+    /// Records below are committed: on every in-sync replica's disk, or as much less as the topic's
+    /// `flush.messages` asks for.
     #[must_use]
     pub fn high_watermark(&self) -> Offset {
-        self.log.flushed_offset()
+        self.log.acknowledgeable_offset()
     }
 
     /// A place in the order of appends.

@@ -13,6 +13,18 @@ pub enum Breach {
     AcknowledgeOutOfOrder,
     /// Write a journal group without asking for durability.
     DropGroupDurability,
+    /// Write the extents beside a group without asking for durability.
+    DropExtentDurability,
+    /// Overwrite a partly filled block although no complete group holds its beginning.
+    RewriteBlockUnderImage,
+    /// At recovery, let older bytes of the journal overwrite what was written directly later.
+    ReplayOverDirect,
+    /// At recovery, take extents for granted.
+    SkipExtentCheck,
+    /// Recycle a segment's file that a reader holds open.
+    RecycleWhileRead,
+    /// Remove or overwrite bytes before recovery knows that the entry's group was complete.
+    EffectsBeforeTold,
     /// Write the checkpoint before the data it names is flushed.
     CheckpointBeforeData,
     /// Continue a partial block after a checkpoint without journalling its beginning again.

@@ -263,6 +263,21 @@ impl Slice {
         }
     }
 
+    /// Grows this view by `next` when that lies in the same buffer and begins within or right behind
+    /// it; false, and nothing changed, otherwise.
+    #[must_use]
+    pub fn join(&mut self, next: &Slice) -> bool {
+        let (Some(mine), Some(theirs)) = (&self.memory, &next.memory) else {
+            return false;
+        };
+        if !Arc::ptr_eq(mine, theirs) || next.start < self.start || next.start > self.end {
+            return false;
+        }
+        // Both views were checked against the published length when they were made.
+        self.end = self.end.max(next.end);
+        true
+    }
+
     /// Whether address and length suit direct I/O.
     #[must_use]
     pub fn is_block_aligned(&self) -> bool {
@@ -375,6 +390,20 @@ mod tests {
         refused(|buffer| assert_eq!(buffer.append_with(BLOCK_BYTES, |_| 0), 0));
         refused(|buffer| drop(buffer.whole().part(2..5)));
         refused(|buffer| assert_eq!(buffer.append_with(1, |_| 2), 2));
+    }
+
+    #[test]
+    fn views_of_one_buffer_join_and_others_do_not() {
+        let mut buffer = AppendBuf::allocate(64);
+        buffer.append(b"abcdefgh");
+        let mut view = buffer.slice(1..3);
+        assert!(view.join(&buffer.slice(2..5)), "overlapping");
+        assert!(view.join(&buffer.slice(5..6)), "adjacent");
+        assert_eq!(&view[..], b"bcdef");
+        assert!(!view.join(&buffer.slice(7..8)), "a gap");
+        assert!(!view.join(&buffer.slice(0..8)), "begins before");
+        assert!(!view.join(&Slice::copied(b"g")) && !view.join(&Slice::default()));
+        assert_eq!(&view[..], b"bcdef");
     }
 
     #[test]

@@ -91,6 +91,81 @@ pub async fn create(path: &Path, size_bytes: u64) -> io::Result<File> {
     pools().urgent.run(create).await.map(File::new)
 }
 
+/// A file to be made or taken over by [`place`].
+#[derive(Clone, Debug)]
+pub struct Placement {
+    /// Its name; an old file of that name goes.
+    pub path: PathBuf,
+    /// Its directory must be made, and must not exist.
+    pub makes_directory: bool,
+    /// The file that gets the name instead of a new, empty one.
+    pub from: Option<PathBuf>,
+}
+
+/// Names with fewer directories than this are synced one by one, more by one syncfs(2).
+const DIRECTORIES_SYNCED_ONE_BY_ONE: usize = 8;
+
+/// Makes all of these files; their names are durable on return (unless `durably` is false, which
+/// only planted breaches ask for). One call for many costs little more than for one.
+///
+/// # Errors
+/// Of each placement as mkdir(2), open(2), rename(2); of all of them as fsync(2).
+pub async fn place(placements: Vec<Placement>, durably: bool) -> io::Result<Vec<io::Result<File>>> {
+    let place = move || {
+        let made: Vec<_> = placements.iter().map(place_one).collect();
+        if durably {
+            sync_names(&placements, &made)?;
+        }
+        Ok(made)
+    };
+    let made = pools().urgent.run(place).await?;
+    Ok(made.into_iter().map(|made| made.map(File::new)).collect())
+}
+
+fn place_one(placement: &Placement) -> io::Result<std::fs::File> {
+    let path = &placement.path;
+    if placement.makes_directory {
+        std::fs::create_dir(directory_of(path))?;
+    }
+    match &placement.from {
+        Some(from) => {
+            startup::rename(from, path)?;
+            direct().open(path)
+        }
+        None => {
+            if path.try_exists()? {
+                startup::remove_file(path)?;
+            }
+            direct().create_new(true).open(path)
+        }
+    }
+}
+
+fn sync_names(placements: &[Placement], made: &[io::Result<std::fs::File>]) -> io::Result<()> {
+    let mut directories = std::collections::BTreeSet::new();
+    for (placement, _) in placements.iter().zip(made).filter(|(_, made)| made.is_ok()) {
+        let directory = directory_of(&placement.path);
+        directories.insert(directory);
+        if placement.makes_directory {
+            directories.insert(directory_of(directory));
+        }
+        directories.extend(placement.from.as_deref().map(directory_of));
+    }
+    if directories.len() > DIRECTORIES_SYNCED_ONE_BY_ONE
+        && let Some(any) = directories.first()
+    {
+        return startup::sync_file_system(any);
+    }
+    for file in made.iter().flatten() {
+        file.sync_all()?;
+    }
+    directories.into_iter().try_for_each(startup::sync_dir)
+}
+
+fn directory_of(path: &Path) -> &Path {
+    path.parent().expect("files have a directory")
+}
+
 fn direct() -> OpenOptions {
     let mut options = OpenOptions::new();
     options
@@ -215,6 +290,29 @@ impl File {
         pools().urgent.run(cut).await
     }
 
+    /// Allocates the file's blocks up to `size_bytes` and makes it as long, if it is shorter.
+    ///
+    /// # Errors
+    /// As fallocate(2).
+    pub async fn allocate(&self, size_bytes: u64) -> io::Result<()> {
+        let descriptor = self.descriptor();
+        let extend = move || {
+            match rustix::fs::fallocate(&descriptor, FallocateFlags::empty(), 0, size_bytes) {
+                Ok(()) => Ok(()),
+                // Some file systems cannot reserve; the length still has to be right.
+                Err(rustix::io::Errno::OPNOTSUPP) => {
+                    let length = u64::try_from(rustix::fs::fstat(&descriptor)?.st_size);
+                    let shorter = length.is_ok_and(|length| length < size_bytes);
+                    Ok(if shorter {
+                        rustix::fs::ftruncate(&descriptor, size_bytes)?;
+                    })
+                }
+                Err(error) => Err(error.into()),
+            }
+        };
+        pools().urgent.run(extend).await
+    }
+
     /// Length of the file.
     ///
     /// # Errors
@@ -223,6 +321,12 @@ impl File {
         // Answered from the open inode; does not block.
         let size = rustix::fs::fstat(self.descriptor().as_ref())?.st_size;
         Ok(u64::try_from(size).expect("sizes are not negative"))
+    }
+
+    /// Whether somebody else holds this file open too.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.open) > 1
     }
 
     /// The descriptor's number, for traces.

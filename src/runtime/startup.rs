@@ -4,8 +4,48 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use rustix::fs::FlockOperation;
+
+/// Threads that recovery uses at most: enough for the disk, whatever the number of cores.
+const MOST_THREADS: usize = 4;
+
+/// Maps all items on a few threads; results in the order of the items.
+pub fn map_parallel<T: Send, R: Send>(items: Vec<T>, map: impl Fn(T) -> R + Sync) -> Vec<R> {
+    let threads = items.len().min(MOST_THREADS);
+    if threads < 2 {
+        return items.into_iter().map(map).collect();
+    }
+    let queue = Mutex::new(items.into_iter().enumerate());
+    let work = || {
+        let mut mapped = Vec::new();
+        loop {
+            let next = queue.lock().expect("taking does not panic").next();
+            let Some((index, item)) = next else {
+                return mapped;
+            };
+            mapped.push((index, map(item)));
+        }
+    };
+    let mut mapped: Vec<(usize, R)> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        let joined = workers.into_iter().map(std::thread::ScopedJoinHandle::join);
+        joined
+            .flat_map(|result| result.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
+    });
+    mapped.sort_by_key(|(index, _)| *index);
+    mapped.into_iter().map(|(_, result)| result).collect()
+}
+
+/// Makes everything durable that was written to the file system of `path`.
+///
+/// # Errors
+/// As syncfs(2).
+pub fn sync_file_system(path: &Path) -> io::Result<()> {
+    Ok(rustix::fs::syncfs(fs::File::open(path)?)?)
+}
 
 /// One name in a directory.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -137,6 +177,18 @@ pub fn remove_dir_all(path: &Path) -> io::Result<()> {
 /// As stat(2), except for a missing name.
 pub fn exists(path: &Path) -> io::Result<bool> {
     path.try_exists()
+}
+
+/// The length of a file; none when there is no such name.
+///
+/// # Errors
+/// As stat(2), except for a missing name.
+pub fn file_len(path: &Path) -> io::Result<Option<u64>> {
+    match fs::metadata(path) {
+        Ok(metadata) => Ok(Some(metadata.len())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// An open file for blocking, buffered access.
@@ -284,6 +336,18 @@ mod tests {
         );
         assert_eq!(read_file(&path, 9).expect("read"), b"nE");
         assert!(File::create(&path).is_err());
+    }
+
+    #[test]
+    fn parallel_results_keep_their_order() {
+        let squares = map_parallel((0..100_u64).collect(), |number| number * number);
+        assert!(
+            squares
+                .iter()
+                .enumerate()
+                .all(|(n, square)| *square == (n * n) as u64)
+        );
+        assert!(map_parallel(Vec::<u8>::new(), |item| item).is_empty());
     }
 
     #[test]

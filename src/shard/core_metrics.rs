@@ -1,6 +1,9 @@
 //! One core's numbers for the metrics page.
 
+use std::rc::Rc;
+
 use super::router::Router;
+use crate::log::partition_log::PartitionLog;
 use crate::net::close_reason::CloseReason;
 use crate::net::net_metrics::NetMetrics;
 use crate::observe::metrics::{MetricKind, Sample};
@@ -88,11 +91,18 @@ fn net_samples(net: &NetMetrics, samples: &mut Vec<Sample>) {
 fn log_samples(router: &Router, samples: &mut Vec<Sample>) {
     let replicas = router.replicas();
     let (mut groups, mut bytes, mut allocated, mut checkpoints, mut offline) = (0, 0, 0, 0, 0);
+    let (mut direct_writes, mut direct_bytes, mut pool_bytes, mut weak) = (0, 0, 0, 0);
     for directory in replicas.directories() {
         let counts = directory.journal().counts();
         groups += counts.groups;
         bytes += counts.bytes;
         allocated += counts.allocated_bytes;
+        direct_writes += counts.direct_writes;
+        direct_bytes += counts.direct_bytes;
+        pool_bytes += directory.pool_bytes();
+        let logs = directory.logs();
+        let is_weak = |log: &&Rc<PartitionLog>| log.settings().flush_messages > 1;
+        weak += logs.iter().filter(is_weak).count() as u64;
         checkpoints += directory.checkpoints();
         offline += u64::from(directory.journal().failure().is_some());
     }
@@ -111,6 +121,26 @@ fn log_samples(router: &Router, samples: &mut Vec<Sample>) {
             "percolog_journal_bytes_total",
             "Bytes of journal groups.",
             bytes,
+        ),
+        counter(
+            "percolog_direct_writes_total",
+            "Writes of large appends straight to their segments.",
+            direct_writes,
+        ),
+        counter(
+            "percolog_direct_bytes_total",
+            "Bytes of large appends written straight to their segments.",
+            direct_bytes,
+        ),
+        gauge(
+            "percolog_segment_pool_bytes",
+            "Files of deleted segments that wait to become new ones.",
+            pool_bytes,
+        ),
+        gauge(
+            "percolog_weakly_flushed_partitions",
+            "Partitions whose flush.messages lets records be acknowledged before they are flushed.",
+            weak,
         ),
         gauge(
             "percolog_journal_allocated_bytes",

@@ -80,6 +80,8 @@ pub(super) fn log_settings(topic: &TopicImage, config: &BrokerConfig) -> LogSett
         compaction,
         producers_max: config.limits.producers_per_partition_max,
         producer_expiration_ms: config.limits.producer_id_expiration_ms as i64,
+        file_delete_delay_ms: resolved.file_delete_delay_ms.unsigned_abs(),
+        flush_messages: resolved.flush_messages,
         index_most_entries: resolved.segment_index_bytes as usize / KAFKA_INDEX_ENTRY_BYTES,
     }
 }

@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
+
 use super::housekeeping::{Housekeeper, HousekeepingConfig};
 use super::request::{
     AppendPart, AppendedPart, DeleteRecordsPart, DirectoryState, EpochEndPart, FetchPart,
@@ -384,6 +386,9 @@ impl ReplicaManager {
                     continue;
                 };
                 let is_full = space.free_bytes < self.reserve_bytes;
+                if is_full {
+                    slot.directory.empty_pool().await;
+                }
                 if slot.is_full.replace(is_full) != is_full {
                     tracing::warn!(directory = %path.display(), free_bytes = space.free_bytes,
                         reserve_bytes = self.reserve_bytes, is_full, "space of a data directory");
@@ -400,17 +405,16 @@ async fn append(
     until: Promise,
     done: SlotPromise<Vec<PartResult<AppendedPart>>>,
 ) {
-    let mut placed = Vec::with_capacity(ordered.len());
-    for (part, ordered) in ordered {
-        placed.push(match ordered {
-            Ok((replica, turn)) => replica
-                .append(turn, &part.header, &part.payload)
-                .await
-                .map(|place| (replica, place))
-                .map_err(refused),
-            Err(error) => Err(error),
-        });
-    }
+    let place = async |(part, ordered): Ordered| match ordered {
+        Ok((replica, turn)) => replica
+            .append(turn, &part.header, &part.payload)
+            .await
+            .map(|place| (replica, place))
+            .map_err(refused),
+        Err(error) => Err(error),
+    };
+    // Side by side: partitions that wait for a segment wait together.
+    let mut placed = join_all(ordered.into_iter().map(place)).await;
     let answer = |placed: &PartResult<(Rc<Replica>, Placed)>| match placed {
         Ok((replica, place)) => Ok(AppendedPart {
             base_offset: place.base_offset.0,

@@ -2,12 +2,12 @@
 
 use std::future::pending;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use super::buffer::{AppendBuf, BLOCK_BYTES, Slice};
 use super::signal::promise;
-use super::sim::disk_model::InodeId;
+use super::sim::disk_model::{DiskModel, InodeId};
 use super::sim::world::{self, World};
 use super::startup::{self, DirEntry};
 
@@ -24,6 +24,7 @@ pub enum Durability {
 #[derive(Clone)]
 pub struct File {
     inode: InodeId,
+    holders: Rc<()>,
 }
 
 /// A submission or completion: waits for ever when the power goes out with it.
@@ -70,9 +71,8 @@ async fn pool<T: 'static>(
 pub async fn open(path: &Path) -> io::Result<File> {
     let path = path.to_path_buf();
     pool(move |world| {
-        Ok(File {
-            inode: world.with_disk(|disk, _| disk.open(&path))?,
-        })
+        let inode = world.with_disk(|disk, _| disk.open(&path))?;
+        Ok(File::new(inode))
     })
     .await
 }
@@ -81,14 +81,96 @@ pub async fn open(path: &Path) -> io::Result<File> {
 pub async fn create(path: &Path, size_bytes: u64) -> io::Result<File> {
     let path = path.to_path_buf();
     pool(move |world| {
-        Ok(File {
-            inode: world.with_disk(|disk, _| disk.create(&path, size_bytes))?,
-        })
+        let inode = world.with_disk(|disk, _| disk.create(&path, size_bytes))?;
+        Ok(File::new(inode))
     })
     .await
 }
 
+/// A file to be made or taken over by [`place`].
+#[derive(Clone, Debug)]
+pub struct Placement {
+    /// Its name; an old file of that name goes.
+    pub path: PathBuf,
+    /// Its directory must be made, and must not exist.
+    pub makes_directory: bool,
+    /// The file that gets the name instead of a new, empty one.
+    pub from: Option<PathBuf>,
+}
+
+/// Makes all of these files; their names are durable on return, unless `durably` is false.
+pub async fn place(placements: Vec<Placement>, durably: bool) -> io::Result<Vec<io::Result<File>>> {
+    pool(move |world| {
+        let made: Vec<io::Result<File>> = placements
+            .iter()
+            .map(|placement| world.with_disk(|disk, _| place_one(disk, placement)))
+            .collect();
+        if durably {
+            world.with_disk(|disk, _| sync_names(disk, &placements, &made))?;
+        }
+        Ok(made)
+    })
+    .await
+}
+
+fn directory_of(path: &Path) -> &Path {
+    path.parent().expect("files have a directory")
+}
+
+fn place_one(disk: &mut DiskModel, placement: &Placement) -> io::Result<File> {
+    let path = &placement.path;
+    if placement.makes_directory {
+        if disk.lookup(directory_of(path)).is_some() {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        disk.create_dir_all(directory_of(path))?;
+    }
+    if let Some(from) = &placement.from {
+        disk.rename(from, path)?;
+        return Ok(File::new(disk.open(path)?));
+    }
+    if disk.lookup(path).is_some() {
+        disk.remove(path)?;
+    }
+    Ok(File::new(disk.create(path, 0)?))
+}
+
+fn sync_names(
+    disk: &mut DiskModel,
+    placements: &[Placement],
+    made: &[io::Result<File>],
+) -> io::Result<()> {
+    for (placement, made) in placements.iter().zip(made) {
+        let Ok(file) = made else { continue };
+        disk.event()?;
+        let dirty = disk.dirty_blocks(file.inode);
+        disk.flush(file.inode, &dirty);
+        let directory = directory_of(&placement.path);
+        disk.sync_dir(directory)?;
+        if placement.makes_directory {
+            disk.sync_dir(directory_of(directory))?;
+        }
+        if let Some(from) = &placement.from {
+            disk.sync_dir(directory_of(from))?;
+        }
+    }
+    Ok(())
+}
+
 impl File {
+    fn new(inode: InodeId) -> File {
+        File {
+            inode,
+            holders: Rc::default(),
+        }
+    }
+
+    /// Whether somebody else holds this file open too.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        Rc::strong_count(&self.holders) > 1
+    }
+
     /// Reads whole blocks; fewer at the end of the file.
     pub async fn read(&self, position: u64, length: usize) -> io::Result<Slice> {
         assert!(position.is_multiple_of(BLOCK_BYTES as u64) && length.is_multiple_of(BLOCK_BYTES));
@@ -143,6 +225,18 @@ impl File {
     pub async fn set_len(&self, size_bytes: u64) -> io::Result<()> {
         let inode = self.inode;
         pool(move |world| world.with_disk(|disk, _| disk.set_size(inode, size_bytes))).await
+    }
+
+    /// Allocates the file's blocks up to `size_bytes` and makes it as long, if it is shorter.
+    pub async fn allocate(&self, size_bytes: u64) -> io::Result<()> {
+        let inode = self.inode;
+        pool(move |world| {
+            world.with_disk(|disk, _| {
+                let size_bytes = disk.size(inode).max(size_bytes);
+                disk.set_size(inode, size_bytes)
+            })
+        })
+        .await
     }
 
     /// The length of the file in bytes.

@@ -386,6 +386,21 @@ impl DiskModel {
         }
     }
 
+    /// syncfs: content, sizes and names of everything.
+    pub(crate) fn flush_all(&mut self) {
+        for inode in self.inodes.values_mut() {
+            inode.durable.resize(inode.content.len(), 0);
+            let dirty = inode.dirty.clone();
+            inode.flush(&dirty);
+        }
+        for change in std::mem::take(&mut self.unsynced_names)
+            .into_values()
+            .flatten()
+        {
+            apply(&mut self.durable_names, change);
+        }
+    }
+
     pub(crate) fn power_cut(&mut self, random: &mut fastrand::Rng) {
         let mut flights: Vec<Flight> = std::mem::take(&mut self.flights).into_values().collect();
         random.shuffle(&mut flights);
@@ -434,8 +449,18 @@ impl DiskModel {
             names.values().any(|node| *node == Node::File(id))
         };
         let (names, durable) = (&self.names, &self.durable_names);
+        // A cut may leave only the first of several changes of a name.
+        let changes = || self.unsynced_names.values().flatten();
+        let may_return = |id: InodeId| {
+            changes().any(|change| match change {
+                NameChange::Add(_, node) | NameChange::Rename(_, _, node) => {
+                    *node == Node::File(id)
+                }
+                NameChange::Remove(_) => false,
+            })
+        };
         self.inodes
-            .retain(|id, _| named(names, *id) || named(durable, *id));
+            .retain(|id, _| named(names, *id) || named(durable, *id) || may_return(*id));
     }
 }
 

@@ -22,6 +22,20 @@ fn with_disk<T>(access: impl FnOnce(&mut DiskModel) -> io::Result<T>) -> io::Res
     world::current().with_disk(|disk, _| access(disk))
 }
 
+/// Maps all items, one after the other: the order of disk events must not depend on threads.
+pub fn map_parallel<T, R>(items: Vec<T>, map: impl Fn(T) -> R) -> Vec<R> {
+    items.into_iter().map(map).collect()
+}
+
+/// Makes everything durable that was written to the file system of `path`.
+pub fn sync_file_system(_path: &Path) -> io::Result<()> {
+    with_disk(|disk| {
+        disk.event()?;
+        disk.flush_all();
+        Ok(())
+    })
+}
+
 /// The names in a directory, sorted.
 pub fn list_dir(path: &Path) -> io::Result<Vec<DirEntry>> {
     with_disk(|disk| {
@@ -104,6 +118,16 @@ pub fn remove_dir_all(path: &Path) -> io::Result<()> {
 /// Whether a file or directory of that name exists.
 pub fn exists(path: &Path) -> io::Result<bool> {
     with_disk(|disk| Ok(disk.lookup(path).is_some()))
+}
+
+/// The length of a file; none when there is no such name.
+pub fn file_len(path: &Path) -> io::Result<Option<u64>> {
+    with_disk(|disk| {
+        Ok(match disk.lookup(path) {
+            Some(Node::File(inode)) => Some(disk.size(inode)),
+            _ => None,
+        })
+    })
 }
 
 /// Holds a directory for this process until it is dropped.

@@ -1,0 +1,329 @@
+//! What makes a log shorter: its start moves up, old segments go, its end is cut, it is deleted.
+
+use std::io;
+
+use super::entry::Entry;
+use super::partition_log::{CutPlace, LogError, LogSettings, LogState, PartitionLog};
+use super::position::{BytePosition, Offset, SegmentId};
+use super::reader::FoundBatch;
+use super::segment::{Segment, index_file_name, segment_file_name};
+use crate::runtime::breach::{Breach, is_planted};
+use crate::runtime::buffer::{AppendBuf, BLOCK_BYTES};
+use crate::runtime::disk;
+
+impl PartitionLog {
+    /// Moves the log start up, durably; segments wholly below it go. Kafka: `DeleteRecords`,
+    /// retention.
+    pub async fn advance_start(&self, to: Offset) -> Result<(), LogError> {
+        self.healthy()?;
+        let durable = {
+            let mut state = self.state.borrow_mut();
+            if to <= state.durable_start {
+                return Ok(());
+            }
+            assert!(
+                to <= state.end,
+                "log start {to} beyond the end {}",
+                state.end
+            );
+            state.start = state.start.max(to);
+            let start = state.start;
+            state.epochs.forget_before(start);
+            self.journal.record(&Entry::Start {
+                log: self.id,
+                offset: start,
+            })
+        };
+        if durable.await.is_none() {
+            return self.healthy();
+        }
+        {
+            let mut state = self.state.borrow_mut();
+            state.durable_start = state.durable_start.max(to);
+        }
+        self.drop_segments_below(to).await
+    }
+
+    /// Deletes the oldest segments whose time is over or that are beyond the size to keep. Kafka:
+    /// `UnifiedLog.deleteOldSegments`; the largest timestamp of a segment counts, and size counts
+    /// only whole segments beyond it.
+    pub async fn retain(&self, now_ms: i64) -> Result<(), LogError> {
+        let flushed = self.flushed_offset();
+        let to = self
+            .state
+            .borrow()
+            .retention_start(&self.settings(), now_ms);
+        match to.filter(|to| *to <= flushed) {
+            Some(to) => self.advance_start(to).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn drop_segments_below(&self, start: Offset) -> Result<(), LogError> {
+        let mut dropped = Vec::new();
+        {
+            let mut state = self.state.borrow_mut();
+            // Only sealed ones: nothing is being written to them any more.
+            while state.segments.len() > 1
+                && state.segments[0].sealed
+                && state.segments[1].base_offset <= start
+            {
+                let segment = state.segments.pop_front().expect("checked");
+                self.cache.forget(segment.chunks.memory_bytes());
+                let entry = Entry::Drop {
+                    log: self.id,
+                    segment: segment.id,
+                };
+                dropped.push((segment, self.journal.record(&entry)));
+            }
+        }
+        let mut gone = Vec::new();
+        for (segment, durable) in dropped {
+            if durable.await.is_none() {
+                return self.healthy();
+            }
+            gone.push(segment);
+        }
+        if self.journal.told().await.is_none() {
+            return self.healthy();
+        }
+        // They may have been swapped in just before: then their names are still to come.
+        self.swaps_settled(self.swaps_recorded()).await;
+        let delay_ms = self.settings().file_delete_delay_ms;
+        for mut segment in gone {
+            let path = segment.path(&self.directory());
+            let open = segment.file.take();
+            let pool = &self.home.pool;
+            pool.retire(path, segment.size, open, delay_ms).await;
+            self.remove(&index_file_name(segment.base_offset)).await;
+        }
+        Ok(())
+    }
+
+    /// Removes the files of a segment that no entry names any more.
+    async fn remove_segment_files(&self, base_offset: Offset) {
+        for name in [segment_file_name(base_offset), index_file_name(base_offset)] {
+            self.remove(&name).await;
+        }
+    }
+
+    pub(super) async fn remove(&self, name: &str) {
+        let path = self.directory().join(name);
+        if let Err(error) = disk::remove_file(&path).await
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(file = %path.display(), %error, "cannot remove");
+        }
+    }
+
+    /// Cuts the log: records from `to` on are gone, durably, on return. A batch that begins before
+    /// `to` and reaches beyond it goes as a whole. Nothing may be appended meanwhile.
+    ///
+    /// Producers whose last five batches are all behind the cut become unknown.
+    pub async fn truncate(&self, to: Offset) -> Result<(), LogError> {
+        // Neither may find other segments than it began with.
+        let _quiet = self.stop_compaction().await;
+        loop {
+            let rolled = self.rolled.raised();
+            if !std::mem::replace(&mut self.state.borrow_mut().rolling, true) {
+                break;
+            }
+            self.healthy()?;
+            rolled.await;
+        }
+        let cut = self.truncate_alone(to).await;
+        self.state.borrow_mut().rolling = false;
+        self.rolled.raise();
+        cut
+    }
+
+    async fn truncate_alone(&self, to: Offset) -> Result<(), LogError> {
+        // What is on its way was promised a place; it is flushed before it goes.
+        loop {
+            let moved = self.mark.moved().raised();
+            self.healthy()?;
+            if self.flushed_offset() == self.end_offset() {
+                break;
+            }
+            moved.await;
+        }
+        let to = to.max(self.start_offset());
+        if to >= self.end_offset() {
+            return Ok(());
+        }
+        let end = self.end_offset();
+        let found = self.batch_at(to, end).await?;
+        let place = self.state.borrow().cut_place(to, found.as_ref());
+        let (segment, position) = (place.segment, place.position);
+        let tail = self.block_before(segment, position).await?;
+        let recorded = self.journal.record(&Entry::Truncate {
+            log: self.id,
+            segment,
+            position,
+            offset: place.offset,
+        });
+        self.state.borrow_mut().pending_cut = Some(place);
+        if is_planted(Breach::TruncateBeforeEntry) {
+            let file = self.segment_file(segment).await;
+            let file = file.map_err(|error| self.disk_failed("cutting a segment", &error))?;
+            drop(file.set_len(position).await);
+        }
+        if recorded.await.is_none() || self.journal.told().await.is_none() {
+            return self.healthy();
+        }
+        loop {
+            // The end of a background write would move what is cut here.
+            let ended = self.rolled.raised();
+            if !self.state.borrow().writing {
+                break;
+            }
+            ended.await;
+        }
+        self.settle();
+        self.mark.cut_direct(segment, position);
+        for base_offset in self.cut_memory(place, &tail) {
+            self.remove_segment_files(base_offset).await;
+        }
+        Ok(())
+    }
+
+    /// The bytes of a segment before `position` in its block.
+    async fn block_before(
+        &self,
+        segment: SegmentId,
+        position: BytePosition,
+    ) -> Result<Vec<u8>, LogError> {
+        let before = position % BLOCK_BYTES as u64;
+        let slices = self
+            .bytes(segment, position - before, before as usize)
+            .await?;
+        Ok(slices.iter().flat_map(|slice| slice.to_vec()).collect())
+    }
+
+    /// Cuts what memory knows; the base offsets of the segments that are gone.
+    fn cut_memory(&self, place: CutPlace, tail: &[u8]) -> Vec<Offset> {
+        let mut buffer = AppendBuf::allocate(self.cache.limits().least_chunk_bytes);
+        buffer.append(tail);
+        let mut state = self.state.borrow_mut();
+        let mut segments = state.segments.iter();
+        let Some(index) = segments.position(|known| known.id == place.segment) else {
+            return Vec::new(); // The log was deleted meanwhile.
+        };
+        let (unstored, memory) = state.chunk_bytes();
+        let later = state.segments.split_off(index + 1);
+        let active = state.active_mut();
+        active.cut(place.position);
+        let block = place.position - tail.len() as u64;
+        let opened = (!tail.is_empty()).then(|| active.chunks.open(block, buffer));
+        state.pending_cut = None;
+        state.end = place.offset;
+        state.flushed = place.offset;
+        state.start = state.start.min(place.offset);
+        state.durable_start = state.durable_start.min(place.offset);
+        state.progress.cut(place.offset);
+        state.epochs.cut(place.offset);
+        state.producers.cut(place.offset);
+        state.rebase = true;
+        let (unstored_now, memory_now) = state.chunk_bytes();
+        drop(state);
+        let acknowledged = self.acknowledged.get().min(place.offset);
+        self.acknowledged.set(acknowledged);
+        self.cache.note_stored(unstored - unstored_now);
+        if let Some(memory_bytes) = opened {
+            self.cache
+                .admit(self.weak.clone(), place.segment, block, memory_bytes);
+        }
+        self.cache.forget(memory + opened.unwrap_or(0) - memory_now);
+        later.iter().map(|later| later.base_offset).collect()
+    }
+
+    /// Removes the log for good.
+    pub(super) async fn delete(&self) -> io::Result<()> {
+        self.set_offline(LogError::Deleted);
+        let created = self.state.borrow().created;
+        let (unstored, memory) = {
+            let mut state = self.state.borrow_mut();
+            let bytes = state.chunk_bytes();
+            state.unflushed.clear();
+            state.segments.clear();
+            bytes
+        };
+        self.cache.forget(memory);
+        self.cache.note_stored(unstored);
+        if !created {
+            return Ok(());
+        }
+        let recorded = self.journal.record(&Entry::Delete { log: self.id });
+        if recorded.await.is_none() || self.journal.told().await.is_none() {
+            return Ok(());
+        }
+        let _quiet = self.stop_compaction().await;
+        let directory = self.directory();
+        for entry in disk::list_dir(&directory).await? {
+            if !entry.is_dir {
+                disk::remove_file(&directory.join(entry.name)).await?;
+            }
+        }
+        disk::remove_dir(&directory).await?;
+        disk::sync_dir(&self.home.path).await
+    }
+}
+
+impl LogState {
+    /// Where the log is cut at `to`, which is in batch `found` or, where compaction has left a gap,
+    /// before it or behind everything.
+    fn cut_place(&self, to: Offset, found: Option<&FoundBatch>) -> CutPlace {
+        let after = self
+            .segments
+            .partition_point(|segment| segment.base_offset <= to);
+        let holding = &self.segments[after.saturating_sub(1)];
+        match found {
+            Some(batch) if batch.place().0 == holding.id => CutPlace {
+                segment: holding.id,
+                position: batch.place().1,
+                offset: to.min(Offset(batch.header.base_offset)),
+            },
+            _ => CutPlace {
+                segment: holding.id,
+                position: holding.size,
+                offset: to,
+            },
+        }
+    }
+
+    /// Bytes that are in no file yet, and memory of all chunks.
+    fn chunk_bytes(&self) -> (usize, usize) {
+        let unstored = |segment: &Segment| (segment.size - segment.stored) as usize;
+        (
+            self.segments.iter().map(unstored).sum(),
+            self.segments
+                .iter()
+                .map(|segment| segment.chunks.memory_bytes())
+                .sum(),
+        )
+    }
+
+    /// Where the log starts when retention has done its work; none when nothing is to be done. The
+    /// active segment stays.
+    fn retention_start(&self, settings: &LogSettings, now_ms: i64) -> Option<Offset> {
+        let mut size: u64 = self.segments.iter().map(|segment| segment.size).sum();
+        let mut start = None;
+        for (index, segment) in self.segments.iter().enumerate() {
+            let Some(next) = self.segments.get(index + 1).filter(|_| segment.sealed) else {
+                break;
+            };
+            let expired = settings.retention_ms.is_some_and(|retention_ms| {
+                now_ms.saturating_sub(segment.largest_timestamp_ms) > retention_ms
+            });
+            let beyond = settings
+                .retention_bytes
+                .is_some_and(|keep| size - segment.size >= keep);
+            if !expired && !beyond {
+                break;
+            }
+            size -= segment.size;
+            start = Some(next.base_offset);
+        }
+        start
+    }
+}

@@ -1,0 +1,106 @@
+//! Cutting damaged logs on an operator's word.
+//!
+//! A damaged log stays offline over restarts. Repair keeps everything up to the first byte that
+//! does not verify, cuts the rest, says what that was, and lets the log be served again.
+
+use std::io;
+use std::path::Path;
+
+use super::partition_log::{CutPlace, LogImage};
+use super::position::{BytePosition, Offset};
+use super::segment::{SegmentImage, segment_file_name};
+use crate::runtime::startup;
+use crate::wire::record_batch::{BatchHeader, BatchView, HEADER_BYTES};
+
+/// The largest batch that is looked at; one that claims more does not verify.
+const MOST_BATCH_BYTES: usize = 1 << 30;
+
+/// What repair did, or would do, to one log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Repair {
+    /// The log's directory, which is its topic and partition.
+    pub directory: String,
+    /// Why it was offline.
+    pub damage: String,
+    /// First offset that may be read.
+    pub start: Offset,
+    /// Where the log ends after the repair.
+    pub end: Offset,
+    /// Where it ended as far as was known; records acknowledged behind it are lost too.
+    pub known_end: Offset,
+    /// Bytes cut off.
+    pub cut_bytes: u64,
+}
+
+/// Repairs a log, unless it is not damaged.
+pub(super) fn repair(image: &mut LogImage, data_directory: &Path) -> io::Result<Option<Repair>> {
+    let Some(damage) = image.damage.take() else {
+        return Ok(None);
+    };
+    let known_end = image.end;
+    let size = |image: &LogImage| image.segments.iter().map(|s| s.size_bytes).sum::<u64>();
+    let before = size(image);
+    let mut expected = image.segments.first().map_or(image.end, |s| s.base_offset);
+    for segment in image.segments.clone() {
+        let path = data_directory
+            .join(&image.directory)
+            .join(segment_file_name(segment.base_offset));
+        let (position, end) = good_part(&path, &segment, expected)?;
+        expected = end;
+        if position < segment.size_bytes {
+            let place = CutPlace {
+                segment: segment.id,
+                position,
+                offset: end,
+            };
+            image.cut(place).expect("a place within the log");
+            break;
+        }
+    }
+    Ok(Some(Repair {
+        directory: image.directory.clone(),
+        damage,
+        start: image.start,
+        end: image.end,
+        known_end,
+        cut_bytes: before - size(image),
+    }))
+}
+
+/// How far the batches of a segment verify: the position, and the offset that follows.
+fn good_part(
+    path: &Path,
+    segment: &SegmentImage,
+    expected: Offset,
+) -> io::Result<(BytePosition, Offset)> {
+    let (mut position, mut next) = (0, expected.max(segment.base_offset));
+    if startup::file_len(path)?.is_none() {
+        return Ok((position, next));
+    }
+    let file = startup::File::open(path)?;
+    while position < segment.size_bytes {
+        let mut bytes = vec![0; HEADER_BYTES];
+        if file.read_at(position, &mut bytes)? < HEADER_BYTES {
+            break;
+        }
+        let Ok(header) = BatchHeader::parse(&bytes) else {
+            break;
+        };
+        let end = position + header.size_bytes() as u64;
+        let fits = header.size_bytes() <= MOST_BATCH_BYTES && end <= segment.size_bytes;
+        if !fits || header.base_offset < next.0 {
+            break;
+        }
+        bytes.resize(header.size_bytes(), 0);
+        if file.read_at(position, &mut bytes)? < bytes.len() {
+            break;
+        }
+        let verified = BatchView::parse(&bytes).and_then(|batch| batch.verify_checksum());
+        if verified.is_err() {
+            break;
+        }
+        position = end;
+        next = Offset(header.last_offset() + 1);
+    }
+    Ok((position, next))
+}
