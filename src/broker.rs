@@ -623,10 +623,9 @@ fn housekeeping(shared: &Shared) -> Housekeeping {
             total_bytes: storage.segment_pool_bytes / parts,
             least_file_bytes: LEAST_POOLED_BYTES,
         },
-        write_bytes_per_second: match storage.background_write_bytes_per_second {
-            0 => f64::MAX,
-            budget => budget as f64 / shared.cores as f64,
-        },
+        write_bytes_per_second: storage
+            .background_write_bytes_per_second
+            .div_ceil(shared.cores as u64),
         cool_after: Duration::from_millis(storage.cool_after_ms),
     }
 }

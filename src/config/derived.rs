@@ -23,7 +23,7 @@ const _: () = assert!(CONNECTION_SHARE_DIVISOR >= ADDRESS_SHARE_DIVISOR);
 const _: () = assert!(SMALL_REQUEST_RESERVE_DIVISOR > CONNECTION_SHARE_DIVISOR);
 
 /// Limits of a core, a connection, an address.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DerivedLimits {
     /// Cores that serve.
     pub cores: usize,
@@ -40,7 +40,7 @@ pub struct DerivedLimits {
     /// Memory for the keys of a run of compaction of one core.
     pub compaction_memory_per_core_bytes: usize,
     /// What compaction of one core reads and writes at most.
-    pub compaction_bytes_per_core_per_second: f64,
+    pub compaction_bytes_per_core_per_second: u64,
     /// Connections that one core holds; more than its share, since the kernel spreads them badly.
     pub connections_per_core_max: usize,
     /// Fetch sessions that one core keeps.
@@ -70,8 +70,9 @@ impl DerivedLimits {
             cache_per_core_bytes: (storage.cache_bytes / cores)
                 .max(CHUNKS_MIN * storage.chunk_bytes),
             compaction_memory_per_core_bytes: storage.compaction_memory_bytes / cores,
-            compaction_bytes_per_core_per_second: storage.compaction_bytes_per_second
-                / cores as f64,
+            compaction_bytes_per_core_per_second: (storage.compaction_bytes_per_second
+                / cores as f64)
+                .max(1.0) as u64,
             connections_per_core_max: (2 * limits.connections_max)
                 .div_ceil(cores)
                 .min(limits.connections_max),

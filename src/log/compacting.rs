@@ -12,8 +12,10 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::cleaned_batch::{CleanedBatch, CleaningRules, clean, note_keys};
+use super::cleaner::Cleaner;
 use super::compaction::{
     CompactionOutlook, CompactionPlan, CompactionProgress, CompactionRun, CompactionSettings,
     LogBounds, SegmentOutline, group_segments,
@@ -35,51 +37,8 @@ use crate::runtime::random::random_u64;
 use crate::runtime::signal::{Promised, Signal};
 use crate::wire::record_batch::BatchView;
 
-/// What compaction may take on one core, and what it took.
-pub struct Cleaner {
-    memory_bytes: usize,
-    decompressed_max_bytes: usize,
-    pub(super) pace: super::pace::Pace,
-    runs: Cell<u64>,
-}
-
-/// Numbers for metrics.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct CompactionCounts {
-    /// Runs that came to their end.
-    pub runs: u64,
-    /// Bytes read.
-    pub read_bytes: u64,
-    /// Bytes written.
-    pub written_bytes: u64,
-}
-
-impl Cleaner {
-    /// With so much memory for the keys of a run, and so many bytes read and written per second.
-    #[must_use]
-    pub fn new(
-        memory_bytes: usize,
-        decompressed_max_bytes: usize,
-        bytes_per_second: f64,
-    ) -> Cleaner {
-        Cleaner {
-            memory_bytes,
-            decompressed_max_bytes,
-            pace: super::pace::Pace::new(bytes_per_second),
-            runs: Cell::new(0),
-        }
-    }
-
-    /// Numbers for metrics.
-    #[must_use]
-    pub fn counts(&self) -> CompactionCounts {
-        CompactionCounts {
-            runs: self.runs.get(),
-            read_bytes: self.pace.read_bytes(),
-            written_bytes: self.pace.written_bytes(),
-        }
-    }
-}
+/// The longest wait at a time: whoever waits looks up now and then whether it is still wanted.
+const PACE_STEP: Duration = Duration::from_millis(100);
 
 /// Why a run of compaction ended early.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -102,6 +61,8 @@ pub enum CompactionError {
 #[derive(Default)]
 pub(super) struct CompactionState {
     running: Cell<bool>,
+    /// Those who cannot bear a run.
+    unwanted: Cell<u32>,
     /// What earlier starts left behind was looked for.
     swept: Cell<bool>,
     uncleanable: RefCell<Option<Rc<str>>>,
@@ -121,9 +82,19 @@ impl Drop for Running<'_> {
     }
 }
 
+/// As long as it lives no run begins, and none is under way.
+pub(super) struct Quiet<'a>(&'a CompactionState);
+
+impl Drop for Quiet<'_> {
+    fn drop(&mut self) {
+        self.0.unwanted.set(self.0.unwanted.get() - 1);
+    }
+}
+
 impl CompactionState {
     fn begin(&self) -> Option<Running<'_>> {
-        (!self.running.replace(true)).then(|| Running(self))
+        let may = self.unwanted.get() == 0 && !self.running.replace(true);
+        may.then(|| Running(self))
     }
 
     fn settle(&self, number: u64) {
@@ -139,7 +110,7 @@ struct RecordedSwap {
     segment: SegmentId,
     base_offset: Offset,
     /// The other segments replaced.
-    replaced: Vec<Offset>,
+    replaced: Vec<Segment>,
     index: Vec<u8>,
 }
 
@@ -179,23 +150,15 @@ impl PartitionLog {
         }
     }
 
-    /// Waits until no run is under way, and keeps others away.
-    pub(super) async fn pause_compaction(&self) -> Running<'_> {
+    /// Asks a run to stop and waits until it has.
+    pub(super) async fn stop_compaction(&self) -> Quiet<'_> {
+        let state = &self.compaction;
+        state.unwanted.set(state.unwanted.get() + 1);
+        let quiet = Quiet(state);
         loop {
-            let changed = self.compaction.changed.raised();
-            if let Some(running) = self.compaction.begin() {
-                return running;
-            }
-            changed.await;
-        }
-    }
-
-    /// Waits until no run is under way.
-    pub(super) async fn compaction_ended(&self) {
-        loop {
-            let changed = self.compaction.changed.raised();
-            if !self.compaction.running.get() {
-                return;
+            let changed = state.changed.raised();
+            if !state.running.get() {
+                return quiet;
             }
             changed.await;
         }
@@ -326,19 +289,17 @@ impl PartitionLog {
             first_dirty: end,
             run: None,
         };
-        cleaner.runs.set(cleaner.runs.get() + 1);
+        cleaner.note_run();
         Ok(true)
     }
 
     /// The settings, while the log serves and is to be compacted.
     fn still_compacted(&self) -> Result<CompactionSettings, CompactionError> {
-        match self.healthy() {
-            Ok(()) => self
-                .settings()
-                .compaction
-                .ok_or(CompactionError::Interrupted),
-            Err(_) => Err(CompactionError::Interrupted),
+        if self.healthy().is_err() || self.compaction.unwanted.get() > 0 {
+            return Err(CompactionError::Interrupted);
         }
+        let settings = self.settings().compaction;
+        settings.ok_or(CompactionError::Interrupted)
     }
 
     /// Removes what an earlier start left of a compaction it did not finish.
@@ -352,7 +313,7 @@ impl PartitionLog {
             listed.map_err(|error| self.compaction_failed("listing a directory", &error))?;
         for entry in entries {
             if is_cleaned_file(&entry.name) {
-                remove(&directory.join(entry.name)).await;
+                self.remove(&entry.name).await;
             }
         }
         Ok(())
@@ -386,6 +347,8 @@ impl PartitionLog {
                     return Ok(map);
                 }
             }
+            drop(scan);
+            self.close_file(segment.id);
             // Where the last batches of a segment are gone nothing else is below the next one.
             map.advance(next.min(plan.end));
         }
@@ -432,7 +395,7 @@ impl PartitionLog {
         match recorded {
             Ok(recorded) => self.finish_swap(recorded).await,
             Err(error) => {
-                remove(&path).await;
+                self.remove(&cleaned_file_name(base_offset, segment)).await;
                 Err(error)
             }
         }
@@ -468,12 +431,14 @@ impl PartitionLog {
                     CleanedBatch::Rebuilt(rebuilt) => rebuilt,
                     CleanedBatch::Gone => continue,
                 };
-                let appended = file.append(kept, &cleaner.pace).await;
+                let appended = file.append(kept, cleaner).await;
                 appended.map_err(|error| self.compaction_failed("writing", &error))?;
                 self.paced(cleaner).await?;
             }
+            drop(scan);
+            self.close_file(segment.id);
         }
-        let finished = file.finish(&cleaner.pace).await;
+        let finished = file.finish(cleaner).await;
         finished.map_err(|error| self.compaction_failed("flushing", &error))?;
         let named = disk::sync_dir(&self.directory()).await;
         named.map_err(|error| self.compaction_failed("flushing the directory of", &error))?;
@@ -527,11 +492,7 @@ impl PartitionLog {
             durable,
             segment,
             base_offset,
-            replaced: replaced
-                .iter()
-                .skip(1)
-                .map(|segment| segment.base_offset)
-                .collect(),
+            replaced: replaced.into_iter().skip(1).collect(),
             index: index_file,
         })
     }
@@ -541,49 +502,43 @@ impl PartitionLog {
     async fn finish_swap(&self, swap: RecordedSwap) -> Result<(), CompactionError> {
         let number = swap.number;
         if is_planted(Breach::SwapBeforeEntry) {
-            let _ = self.name_swapped(&swap).await;
+            // The power goes out before anybody sees that it fails later.
+            let _ = self.name_swapped(swap.base_offset, swap.segment).await;
         }
-        let mut swap = swap;
-        if (&mut swap.durable).await.is_none() {
+        if swap.durable.await.is_none() {
             // The journal failed, or the broker stops: the entry never counts, the old names stay.
             self.compaction.settle(number);
             return Err(CompactionError::Interrupted);
         }
-        let named = self.name_swapped(&swap).await;
+        let named = self.name_swapped(swap.base_offset, swap.segment).await;
         if let Err(error) = named {
             let failed = self.fail_directory("swapping in a compacted segment", &error);
             self.compaction.settle(number);
             return Err(CompactionError::Log(failed));
         }
-        if let Some(segment) = self.state.borrow_mut().segment_mut(swap.segment) {
-            segment.file = None;
-        }
+        self.close_file(swap.segment);
         self.compaction.settle(number);
-        self.tidy_swapped(&swap).await;
-        Ok(())
+        self.write_index(swap.base_offset, swap.segment, &swap.index)
+            .await;
+        self.retire_swapped(swap.replaced).await
     }
 
-    async fn name_swapped(&self, swap: &RecordedSwap) -> io::Result<()> {
+    async fn name_swapped(&self, base_offset: Offset, segment: SegmentId) -> io::Result<()> {
         let directory = self.directory();
-        let cleaned = directory.join(cleaned_file_name(swap.base_offset, swap.segment));
+        let cleaned = directory.join(cleaned_file_name(base_offset, segment));
         if is_planted(Breach::SwapBeforeEntry) && !disk::exists(&cleaned).await? {
             return Ok(());
         }
-        disk::rename(
-            &cleaned,
-            &directory.join(segment_file_name(swap.base_offset)),
-        )
-        .await?;
+        disk::rename(&cleaned, &directory.join(segment_file_name(base_offset))).await?;
         disk::sync_dir(&directory).await
     }
 
-    /// The new index, and the files nobody names any more. Neither is needed for anything.
-    async fn tidy_swapped(&self, swap: &RecordedSwap) {
-        let directory = self.directory();
-        let path = directory.join(index_file_name(swap.base_offset));
-        match small_file::replace(&path, &swap.index).await {
+    /// Without its file the index is built again, so a failure does no harm.
+    async fn write_index(&self, base_offset: Offset, segment: SegmentId, index: &[u8]) {
+        let path = self.directory().join(index_file_name(base_offset));
+        match small_file::replace(&path, index).await {
             Ok(()) => {
-                if let Some(segment) = self.state.borrow_mut().segment_mut(swap.segment) {
+                if let Some(segment) = self.state.borrow_mut().segment_mut(segment) {
                     segment.index = None;
                 }
             }
@@ -591,22 +546,32 @@ impl PartitionLog {
                 tracing::warn!(file = %path.display(), %error, "cannot write an index");
             }
         }
-        for base_offset in &swap.replaced {
-            remove(&directory.join(segment_file_name(*base_offset))).await;
-            remove(&directory.join(index_file_name(*base_offset))).await;
+    }
+
+    /// Gives away the files that nobody names any more, once recovery knows of it.
+    async fn retire_swapped(&self, replaced: Vec<Segment>) -> Result<(), CompactionError> {
+        if replaced.is_empty() {
+            return Ok(());
         }
+        if self.journal.told().await.is_none() {
+            return Err(CompactionError::Interrupted);
+        }
+        let delay_ms = self.settings().file_delete_delay_ms;
+        for mut segment in replaced {
+            let path = segment.path(&self.directory());
+            let open = segment.file.take();
+            let pool = &self.home.pool;
+            pool.retire(path, segment.size, open, delay_ms).await;
+            self.remove(&index_file_name(segment.base_offset)).await;
+        }
+        Ok(())
     }
 
     async fn scan(&self, segment: &SegmentOutline) -> Result<SegmentScan, CompactionError> {
         self.still_compacted()?;
-        let path = {
-            let state = self.state.borrow();
-            let found = state.segment(segment.id);
-            let found = found.ok_or(CompactionError::Interrupted)?;
-            found.path(&self.directory())
-        };
-        // A handle of its own, closed with the scan: a cold log keeps no descriptor.
-        let opened = disk::open(&path).await;
+        let path = segment_file_name(segment.base_offset);
+        let path = self.directory().join(path);
+        let opened = self.segment_file(segment.id).await;
         if self.state.borrow().segment(segment.id).is_none() {
             return Err(CompactionError::Interrupted);
         }
@@ -616,12 +581,23 @@ impl PartitionLog {
         }
     }
 
+    /// Gives a descriptor back that nobody else uses: a cold log keeps none. Those in use stay known
+    /// to the segment, so that its file is not recycled under a reader.
+    fn close_file(&self, segment: SegmentId) {
+        let mut state = self.state.borrow_mut();
+        if let Some(segment) = state.segment_mut(segment)
+            && segment.file.as_ref().is_some_and(|file| !file.is_shared())
+        {
+            segment.file = None;
+        }
+    }
+
     async fn next_batch(
         &self,
         scan: &mut SegmentScan,
         cleaner: &Cleaner,
     ) -> Result<Option<crate::runtime::buffer::Slice>, CompactionError> {
-        let next = scan.next(&cleaner.pace).await;
+        let next = scan.next(cleaner).await;
         let next = next.map_err(|error| self.unreadable(error))?;
         self.paced(cleaner).await?;
         Ok(next)
@@ -630,9 +606,12 @@ impl PartitionLog {
     /// Keeps to the pace and lets others run.
     async fn paced(&self, cleaner: &Cleaner) -> Result<(), CompactionError> {
         yield_if_needed().await;
-        while let Some(step) = cleaner.pace.delay(clock::monotonic_us()) {
+        let mut left = cleaner.delay();
+        while !left.is_zero() {
             self.still_compacted()?;
+            let step = left.min(PACE_STEP);
             clock::sleep(step).await;
+            left -= step;
         }
         self.still_compacted().map(|_| ())
     }
@@ -650,13 +629,5 @@ impl PartitionLog {
             return CompactionError::Interrupted;
         }
         CompactionError::Log(self.fail_directory(&format!("{doing} a compacted segment"), error))
-    }
-}
-
-async fn remove(path: &std::path::Path) {
-    if let Err(error) = disk::remove_file(path).await
-        && error.kind() != io::ErrorKind::NotFound
-    {
-        tracing::warn!(file = %path.display(), %error, "cannot remove");
     }
 }

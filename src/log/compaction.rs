@@ -50,10 +50,10 @@ pub const PROGRESS_BYTES: usize = 24;
 const NO_RUN: i64 = -1;
 
 impl CompactionProgress {
-    /// The log was cut at `end`: what follows there is dirty again.
-    pub(super) fn cut(&mut self, end: Offset) {
-        self.first_dirty = self.first_dirty.min(end);
-        self.run = self.run.filter(|run| run.end <= end);
+    /// The log was cut: what comes behind is new.
+    pub fn cut(&mut self, to: Offset) {
+        self.first_dirty = self.first_dirty.min(to);
+        self.run = self.run.filter(|run| run.end <= to);
     }
 
     /// Appends it: first dirty offset 8, then next and end of the run 8 each, -1 without one.
@@ -417,6 +417,25 @@ mod tests {
             let seen = CompactionOutlook::new(&log, progress, limits, &SETTINGS, 0);
             assert_eq!(seen.first_dirty, Offset(12));
         }
+    }
+
+    #[test]
+    fn what_follows_a_cut_is_dirty() {
+        let run = CompactionRun {
+            next: Offset(5),
+            end: Offset(20),
+        };
+        let mut progress = CompactionProgress {
+            first_dirty: Offset(10),
+            run: Some(run),
+        };
+        progress.cut(Offset(20));
+        assert_eq!(
+            (progress.first_dirty, progress.run),
+            (Offset(10), Some(run))
+        );
+        progress.cut(Offset(8));
+        assert_eq!((progress.first_dirty, progress.run), (Offset(8), None));
     }
 
     #[test]

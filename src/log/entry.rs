@@ -372,6 +372,18 @@ mod tests {
                 start: Offset(17),
             },
             Entry::Delete { log },
+            Entry::Swap {
+                log,
+                swap: Swap {
+                    segment,
+                    base_offset: Offset(3),
+                    size_bytes: 4097,
+                    largest_timestamp_ms: 9,
+                    first_timestamp_ms: 8,
+                    progress: CompactionProgress::default(),
+                    old: vec![SegmentId(5), SegmentId(6)],
+                },
+            },
             Entry::Truncate {
                 log,
                 segment,
@@ -384,18 +396,6 @@ mod tests {
                 position: 8192,
                 length: 4096,
                 batches: &[7; 2 * NAMED_BATCH_BYTES],
-            },
-            Entry::Swap {
-                log,
-                swap: Swap {
-                    segment,
-                    base_offset: Offset(3),
-                    size_bytes: 4097,
-                    largest_timestamp_ms: 9,
-                    first_timestamp_ms: 8,
-                    progress: CompactionProgress::default(),
-                    old: vec![SegmentId(5), SegmentId(6)],
-                },
             },
         ];
         let mut bytes = Vec::new();

@@ -5,6 +5,7 @@ use std::io;
 use super::entry::Entry;
 use super::partition_log::{CutPlace, LogError, LogSettings, LogState, PartitionLog};
 use super::position::{BytePosition, Offset, SegmentId};
+use super::reader::FoundBatch;
 use super::segment::{Segment, index_file_name, segment_file_name};
 use crate::runtime::breach::{Breach, is_planted};
 use crate::runtime::buffer::{AppendBuf, BLOCK_BYTES};
@@ -108,9 +109,9 @@ impl PartitionLog {
         if self.journal.told().await.is_none() {
             return self.healthy();
         }
-        let delay_ms = self.settings().file_delete_delay_ms;
-        // It may have been swapped in just before: then its name is still to come.
+        // They may have been swapped in just before: then their names are still to come.
         self.swaps_settled(self.swaps_recorded()).await;
+        let delay_ms = self.settings().file_delete_delay_ms;
         for mut segment in gone {
             let path = segment.path(&self.directory());
             let open = segment.file.take();
@@ -131,7 +132,7 @@ impl PartitionLog {
         }
     }
 
-    async fn remove(&self, name: &str) {
+    pub(super) async fn remove(&self, name: &str) {
         let path = self.directory().join(name);
         if let Err(error) = disk::remove_file(&path).await
             && error.kind() != io::ErrorKind::NotFound
@@ -145,6 +146,8 @@ impl PartitionLog {
     ///
     /// Producers whose last five batches are all behind the cut become unknown.
     pub async fn truncate(&self, to: Offset) -> Result<(), LogError> {
+        // Neither may find other segments than it began with.
+        let _quiet = self.stop_compaction().await;
         loop {
             let rolled = self.rolled.raised();
             if !std::mem::replace(&mut self.state.borrow_mut().rolling, true) {
@@ -153,10 +156,7 @@ impl PartitionLog {
             self.healthy()?;
             rolled.await;
         }
-        let cut = {
-            let _not_compacted = self.pause_compaction().await;
-            self.truncate_alone(to).await
-        };
+        let cut = self.truncate_alone(to).await;
         self.state.borrow_mut().rolling = false;
         self.rolled.raise();
         cut
@@ -177,19 +177,15 @@ impl PartitionLog {
             return Ok(());
         }
         let end = self.end_offset();
-        let found = self.place_of(to, end).await?;
-        let (segment, position, offset) = found.expect("an offset below the end is in a batch");
-        let place = CutPlace {
-            segment,
-            position,
-            offset,
-        };
+        let found = self.batch_at(to, end).await?;
+        let place = self.state.borrow().cut_place(to, found.as_ref());
+        let (segment, position) = (place.segment, place.position);
         let tail = self.block_before(segment, position).await?;
         let recorded = self.journal.record(&Entry::Truncate {
             log: self.id,
             segment,
             position,
-            offset,
+            offset: place.offset,
         });
         self.state.borrow_mut().pending_cut = Some(place);
         if is_planted(Breach::TruncateBeforeEntry) {
@@ -286,7 +282,7 @@ impl PartitionLog {
         if recorded.await.is_none() || self.journal.told().await.is_none() {
             return Ok(());
         }
-        self.compaction_ended().await;
+        let _quiet = self.stop_compaction().await;
         let directory = self.directory();
         for entry in disk::list_dir(&directory).await? {
             if !entry.is_dir {
@@ -299,6 +295,27 @@ impl PartitionLog {
 }
 
 impl LogState {
+    /// Where the log is cut at `to`, which is in batch `found` or, where compaction has left a gap,
+    /// before it or behind everything.
+    fn cut_place(&self, to: Offset, found: Option<&FoundBatch>) -> CutPlace {
+        let after = self
+            .segments
+            .partition_point(|segment| segment.base_offset <= to);
+        let holding = &self.segments[after.saturating_sub(1)];
+        match found {
+            Some(batch) if batch.place().0 == holding.id => CutPlace {
+                segment: holding.id,
+                position: batch.place().1,
+                offset: to.min(Offset(batch.header.base_offset)),
+            },
+            _ => CutPlace {
+                segment: holding.id,
+                position: holding.size,
+                offset: to,
+            },
+        }
+    }
+
     /// Bytes that are in no file yet, and memory of all chunks.
     fn chunk_bytes(&self) -> (usize, usize) {
         let unstored = |segment: &Segment| (segment.size - segment.stored) as usize;

@@ -38,8 +38,8 @@ const LEAST_INDEX_ENTRIES: usize = 64;
 pub struct Housekeeping {
     /// Files kept for new segments.
     pub pool: PoolLimits,
-    /// Budget of background writes to segments.
-    pub write_bytes_per_second: f64,
+    /// Budget of background writes to segments; 0 is none.
+    pub write_bytes_per_second: u64,
     /// How often logs are looked over for those that nobody uses.
     pub cool_after: Duration,
 }
@@ -359,7 +359,8 @@ impl LogDirectory {
             self.journal.release(cut.sequence);
         }
         if !is_planted(Breach::CheckpointBeforeData) {
-            self.make_stored_durable(&logs, swaps).await?;
+            self.make_stored_durable(&logs).await?;
+            self.settle_swaps(&swaps).await?;
         }
         let checkpoint = Checkpoint {
             generation: self.generation,
@@ -383,11 +384,7 @@ impl LogDirectory {
         Ok(())
     }
 
-    async fn make_stored_durable(
-        &self,
-        images: &[LogImage],
-        swaps: Vec<(Rc<PartitionLog>, u64)>,
-    ) -> Result<(), LogError> {
+    async fn make_stored_durable(&self, images: &[LogImage]) -> Result<(), LogError> {
         self.store_all(true).await?;
         for image in images {
             let Some(log) = self.log(image.id) else {
@@ -408,8 +405,14 @@ impl LogDirectory {
             log.sync_segments().await?;
             yield_if_needed().await;
         }
+        Ok(())
+    }
+
+    /// Waits for the names of segments that were swapped in before the images were taken, also of
+    /// logs deleted meanwhile: their deletion may not be durable yet.
+    async fn settle_swaps(&self, swaps: &[(Rc<PartitionLog>, u64)]) -> Result<(), LogError> {
         for (log, recorded) in swaps {
-            log.swaps_settled(recorded).await;
+            log.swaps_settled(*recorded).await;
         }
         match self.journal.failure() {
             Some(reason) => Err(LogError::Offline(reason)),

@@ -63,6 +63,7 @@ pub mod bytes;
 pub mod checkpoint;
 pub mod chunk_cache;
 pub mod cleaned_batch;
+pub mod cleaner;
 pub mod compacting;
 pub mod compaction;
 pub mod data_directory;

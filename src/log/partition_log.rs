@@ -183,6 +183,7 @@ pub(super) struct LogState {
     pub(super) unflushed: VecDeque<Unflushed>,
     pub(super) epochs: LeaderEpochs,
     pub(super) producers: ProducerState,
+    /// How far compaction has come.
     pub(super) progress: CompactionProgress,
     /// The journal or the checkpoint knows the log.
     pub(super) created: bool,
@@ -223,11 +224,11 @@ pub struct PartitionLog {
     pub(super) mark: Rc<FlushMark>,
     pub(super) state: RefCell<LogState>,
     pub(super) rolled: Signal,
+    pub(super) compaction: CompactionState,
     /// Appended to or read since the logs were last looked over for cold ones.
     pub(super) touched: Cell<bool>,
     /// Highest offset that was acknowledged before it was flushed.
     pub(super) acknowledged: Cell<Offset>,
-    pub(super) compaction: CompactionState,
     offline: RefCell<Option<LogError>>,
     /// What recovery or the scrubber found; it outlives restarts, unlike an error of the disk.
     damage: RefCell<Option<String>>,
@@ -288,9 +289,9 @@ impl PartitionLog {
             mark: Rc::default(),
             state: RefCell::new(state),
             rolled: Signal::default(),
+            compaction: CompactionState::default(),
             touched: Cell::new(false),
             acknowledged: Cell::default(),
-            compaction: CompactionState::default(),
             offline: RefCell::new(offline),
             damage: RefCell::new(image.damage),
             weak: weak.clone(),

@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use super::compacting::{Cleaner, CompactionError};
+use super::cleaner::Cleaner;
+use super::compacting::CompactionError;
 use super::compaction::CompactionSettings;
 use super::log_directory::LogDirectory;
 use super::partition_log::{LogError, LogSettings, PartitionLog};
@@ -77,7 +78,7 @@ pub(super) async fn compact_somewhere(directories: &[Rc<LogDirectory>], first_ne
 
 async fn compact(log: &Rc<PartitionLog>) {
     let memory_bytes = [0, 1 << 16][random_below(2) as usize];
-    let cleaner = Cleaner::new(memory_bytes, DECOMPRESSED_MAX_BYTES, f64::MAX);
+    let cleaner = Cleaner::new(memory_bytes, DECOMPRESSED_MAX_BYTES, 0);
     match log.compact(log.flushed_offset(), &cleaner).await {
         Ok(_) | Err(CompactionError::Interrupted) => {}
         Err(error) => match log.healthy() {
@@ -154,6 +155,26 @@ fn whole_batches(mut read: &[u8]) -> Vec<&[u8]> {
     batches
 }
 
+/// Notes that the log was cut: what comes behind was there and may have made older records obsolete.
+pub(super) fn note_cut(id: LogId, expected: &mut ModelLog, end: i64) {
+    if !is_keyed(id) {
+        return;
+    }
+    let ModelLog {
+        batches, shadowed, ..
+    } = expected;
+    // A batch that begins before the cut and reaches beyond it was dropped before, or the log would
+    // have been cut at its beginning.
+    batches.retain(|_, batch| {
+        let stays = BatchHeader::parse(batch).expect("built").last_offset() < end;
+        if !stays {
+            let records = records_of(batch).expect("built").into_values();
+            shadowed.extend(records.filter_map(|(key, _)| Some((key?, end))));
+        }
+        stays
+    });
+}
+
 /// A read while appends and compaction go on.
 pub(super) fn keyed_read_is_right(read: &[u8], enqueued: &BTreeMap<i64, Vec<u8>>) {
     for batch in whole_batches(read) {
@@ -177,15 +198,19 @@ async fn compare_once(log: &Rc<PartitionLog>, expected: &ModelLog) -> Verdict {
     let id = log.id();
     let found = read_all(log, expected).await?;
     let start = log.start_offset().0;
+    let end = log.end_offset().0.min(expected.acknowledged);
     let mut latest: BTreeMap<Vec<u8>, (i64, bool)> = BTreeMap::new();
     for batch in expected.batches.values() {
         for (offset, (key, value)) in records_of(batch).expect("built") {
-            if let Some(key) = key.filter(|_| offset >= start && offset < expected.acknowledged) {
+            if let Some(key) = key.filter(|_| offset >= start && offset < end) {
                 latest.insert(key, (offset, value.is_none()));
             }
         }
     }
     for (key, (latest, is_tombstone)) in latest {
+        if expected.shadowed.get(&key).is_some_and(|cut| latest < *cut) {
+            continue;
+        }
         let mut of_key = found
             .iter()
             .filter(|(_, (found_key, _))| found_key.as_deref() == Some(&key[..]))

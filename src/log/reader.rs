@@ -31,10 +31,17 @@ pub struct BatchRun {
 }
 
 /// Where a batch stands.
-struct FoundBatch {
+pub(super) struct FoundBatch {
     segment: SegmentId,
     position: BytePosition,
-    header: BatchHeader,
+    pub(super) header: BatchHeader,
+}
+
+impl FoundBatch {
+    /// Its segment, and where it begins there.
+    pub(super) fn place(&self) -> (SegmentId, BytePosition) {
+        (self.segment, self.position)
+    }
 }
 
 /// How a batch is looked for.
@@ -144,21 +151,13 @@ impl PartitionLog {
         })
     }
 
-    /// Where the batch that holds `offset` begins, or the next one: segment, position and base
-    /// offset. Nothing may be swapped meanwhile.
-    pub(super) async fn place_of(
+    /// The batch that holds `offset`, or the next one.
+    pub(super) async fn batch_at(
         &self,
         offset: Offset,
         below: Offset,
-    ) -> Result<Option<(SegmentId, BytePosition, Offset)>, LogError> {
-        let found = self.find(Wanted::Offset(offset), below).await?;
-        Ok(found.map(|found| {
-            (
-                found.segment,
-                found.position,
-                Offset(found.header.base_offset),
-            )
-        }))
+    ) -> Result<Option<FoundBatch>, LogError> {
+        self.find(Wanted::Offset(offset), below).await
     }
 
     /// The bytes of the first batch below `below` with a timestamp of `timestamp_ms` or more.
@@ -443,10 +442,6 @@ impl PartitionLog {
             )));
         }
         let file = self.segment_file(segment).await?;
-        if self.state.borrow().segment(segment).is_none() {
-            // Another file may have the name by now.
-            return Err(gone());
-        }
         let bytes = file.read(begin, (stop - begin) as usize).await?;
         let valid = bytes.len().min((stored - begin) as usize);
         if begin + valid as u64 <= at {

@@ -14,7 +14,7 @@ use super::partition_log::{CutPlace, LogImage};
 use super::position::{BytePosition, LogId, Offset, SegmentId};
 use super::redo::Redo;
 use super::segment::{NO_TIMESTAMP_MS, SegmentImage, segment_file_name};
-use super::swap::{ReplayedSwaps, Swap};
+use super::swap::Swap;
 use crate::runtime::breach::{Breach, is_planted};
 use crate::runtime::buffer::BLOCK_BYTES;
 use crate::runtime::startup;
@@ -29,8 +29,8 @@ pub(super) struct ReplayedLog {
     pub(super) redo: BTreeMap<SegmentId, Redo>,
     /// Segments whose files go.
     pub(super) dropped: Vec<SegmentImage>,
-    /// Compacted segments that took the place of others.
-    pub(super) swaps: ReplayedSwaps,
+    /// Segments that were swapped in: their files may not have their names yet.
+    pub(super) swapped: Vec<(Offset, SegmentId)>,
     /// A journal group that cannot be read may have held entries of this log.
     doubt: Option<u64>,
 }
@@ -280,7 +280,7 @@ impl ReplayedLog {
             image,
             redo: BTreeMap::new(),
             dropped: Vec::new(),
-            swaps: ReplayedSwaps::default(),
+            swapped: Vec::new(),
             doubt: None,
         }
     }
@@ -297,7 +297,8 @@ impl ReplayedLog {
     }
 
     fn apply(&mut self, entry: &Entry<'_>) {
-        if self.image.damage.is_some() && !matches!(entry, Entry::Start { .. }) {
+        let adds = !matches!(entry, Entry::Start { .. } | Entry::Swap { .. });
+        if self.image.damage.is_some() && adds {
             return; // Nothing can be added behind a loss.
         }
         match entry {
@@ -340,13 +341,13 @@ impl ReplayedLog {
             Entry::Epoch { epoch, start, .. } => {
                 self.image.epochs.begin(*epoch, *start);
             }
-            Entry::Swap { swap, .. } => self.swap(swap),
             Entry::Truncate {
                 segment,
                 position,
                 offset,
                 ..
             } => self.truncate(*segment, *position, *offset),
+            Entry::Swap { swap, .. } => self.swap(swap),
             Entry::Create { .. } | Entry::Delete { .. } => unreachable!("not of one log"),
         }
     }
@@ -480,44 +481,43 @@ impl ReplayedLog {
         self.image.end = Offset(header.last_offset() + 1);
     }
 
-    fn drop_segment(&mut self, segment: SegmentId) {
-        self.redo.remove(&segment);
-        let segments = std::mem::take(&mut self.image.segments).into_iter();
-        let (dropped, kept): (Vec<_>, Vec<_>) = segments.partition(|known| known.id == segment);
-        self.dropped.extend(dropped);
-        self.image.segments = kept;
-    }
-
-    /// Puts a compacted segment in the place of those it was made from. They are sealed, so all
-    /// their batches were taken.
+    /// Puts a compacted segment in the place of those it was made from.
     fn swap(&mut self, swap: &Swap) {
         let segments = &self.image.segments;
-        let mut ids = segments.iter();
-        let first = ids.position(|old| Some(&old.id) == swap.old.first());
+        let first = segments
+            .iter()
+            .position(|old| Some(&old.id) == swap.old.first());
         let old = first.map(|first| first..first + swap.old.len());
         let are_old = |range: &Range<usize>| {
             let old = segments.get(range.clone()).unwrap_or(&[]);
             old.iter().map(|old| old.id).eq(swap.old.iter().copied())
         };
         let Some(old) = old.filter(are_old) else {
+            let segment = swap.segment;
             return self.damage(format!(
-                "the journal swaps segments that are unknown for {:?}",
-                swap.segment
+                "the journal swaps segments that are unknown for {segment:?}"
             ));
         };
-        if is_planted(Breach::ReplayIntoSwapped)
-            && let Some(redo) = self.redo.remove(&swap.old[0])
-        {
+        if is_planted(Breach::ReplayIntoSwapped) {
             // By name instead of by identity: the new file has the name of the first old one.
-            self.redo.insert(swap.segment, redo);
+            let redo = self.redo.remove(&swap.old[0]);
+            self.redo.extend(redo.map(|redo| (swap.segment, redo)));
         }
         for id in &swap.old {
             self.redo.remove(id);
         }
-        let replaced: Vec<SegmentImage> = self.image.segments.splice(old, [swap.image()]).collect();
-        self.swaps
-            .note(swap, replaced.iter().map(|segment| segment.base_offset));
+        let replaced = self.image.segments.splice(old, [swap.image()]);
+        self.dropped.extend(replaced);
+        self.swapped.push((swap.base_offset, swap.segment));
         self.image.compaction = swap.progress;
+    }
+
+    fn drop_segment(&mut self, segment: SegmentId) {
+        self.redo.remove(&segment);
+        let segments = std::mem::take(&mut self.image.segments).into_iter();
+        let (dropped, kept): (Vec<_>, Vec<_>) = segments.partition(|known| known.id == segment);
+        self.dropped.extend(dropped);
+        self.image.segments = kept;
     }
 
     fn truncate(&mut self, segment: SegmentId, position: BytePosition, offset: Offset) {

@@ -9,6 +9,7 @@ use super::partition_log::LogImage;
 use super::position::Offset;
 use super::replay::{Replay, ReplayedLog};
 use super::segment::{SegmentImage, index_file_name, segment_file_name};
+use super::swap::name_swapped;
 use crate::runtime::startup;
 
 /// With more files than this it is cheaper to flush the whole file system at once.
@@ -25,7 +26,8 @@ pub(super) struct Restored {
 
 impl Replay {
     /// Writes to the segments what only the journal holds, durably. Nothing that an earlier or a
-    /// repeated recovery could need is overwritten or removed.
+    /// repeated recovery could need is overwritten or removed: of segments that were swapped out
+    /// only the name goes, and their swap's group says that all extents in them were complete.
     pub(super) fn restore(self, directory: &Path) -> io::Result<Restored> {
         let mut restored = Restored {
             directories: self.deleted,
@@ -34,7 +36,7 @@ impl Replay {
         let mut written = Vec::new();
         for mut log in self.logs.into_values() {
             let own = directory.join(&log.image.directory);
-            log.swaps.finish(&own, &log.image.segments)?;
+            name_swapped(&own, &log.swapped)?;
             restored.written_bytes += log.write_segments(directory, &mut written)?;
             log.check_files(directory)?;
             for segment in &log.dropped {

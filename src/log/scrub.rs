@@ -223,7 +223,7 @@ impl Scrubber {
     pub fn new(directories: Vec<Rc<LogDirectory>>, bytes_per_second: u64) -> Rc<Scrubber> {
         Rc::new(Scrubber {
             directories,
-            pace: Pace::new(bytes_per_second as f64),
+            pace: Pace::new(bytes_per_second),
             counts: Cell::default(),
         })
     }
@@ -334,10 +334,7 @@ impl Scrubber {
             skipped = 0;
             at += bytes.len() as u64;
             self.count(|counts| counts.bytes += bytes.len() as u64);
-            self.pace.note_read(bytes.len() as u64);
-            while let Some(step) = self.pace.delay(clock::monotonic_us()) {
-                clock::sleep(step).await;
-            }
+            self.pace.spend(bytes.len() as u64).await;
         }
         if verifier.batches() >= most {
             return Ok(());

@@ -4,8 +4,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::cleaner::Cleaner;
 use super::index::SparseIndex;
-use super::pace::Pace;
 use super::position::{BytePosition, Offset};
 use super::segment::NO_TIMESTAMP_MS;
 use crate::runtime::buffer::{AppendBuf, BLOCK_BYTES, Slice};
@@ -54,14 +54,14 @@ impl SegmentScan {
     }
 
     /// The next batch, whose checksum was verified.
-    pub(super) async fn next(&mut self, pace: &Pace) -> Result<Option<Slice>, ScanError> {
+    pub(super) async fn next(&mut self, cleaner: &Cleaner) -> Result<Option<Slice>, ScanError> {
         if self.position >= self.size {
             return Ok(None);
         }
         self.last = self.position;
-        let head = self.bytes(HEADER_BYTES, pace).await?;
+        let head = self.bytes(HEADER_BYTES, cleaner).await?;
         let header = BatchHeader::parse(&head).map_err(|error| self.damaged(&error))?;
-        let batch = self.bytes(header.size_bytes(), pace).await?;
+        let batch = self.bytes(header.size_bytes(), cleaner).await?;
         BatchView::parse(&batch)
             .and_then(|view| view.verify_checksum())
             .map_err(|error| self.damaged(&error))?;
@@ -83,7 +83,7 @@ impl SegmentScan {
     }
 
     /// `length` bytes from the position on, out of the window if they are in it.
-    async fn bytes(&mut self, length: usize, pace: &Pace) -> Result<Slice, ScanError> {
+    async fn bytes(&mut self, length: usize, cleaner: &Cleaner) -> Result<Slice, ScanError> {
         if self.position + length as u64 > self.size {
             let left = self.size - self.position;
             return Err(self.damage(format!("{length} bytes of {left}")));
@@ -102,7 +102,7 @@ impl SegmentScan {
             .next_multiple_of(BLOCK_BYTES);
         let read = self.file.read(begin, wanted).await;
         let window = read.map_err(|error| ScanError::Disk(self.path.clone(), error))?;
-        pace.note_read(window.len() as u64);
+        cleaner.note_read(window.len() as u64);
         if window.len() < within + length {
             return Err(self.damage("the file ends early".into()));
         }
@@ -151,7 +151,7 @@ impl CleanedFile {
     }
 
     /// Appends a whole batch.
-    pub(super) async fn append(&mut self, batch: &[u8], pace: &Pace) -> io::Result<()> {
+    pub(super) async fn append(&mut self, batch: &[u8], cleaner: &Cleaner) -> io::Result<()> {
         let header = BatchHeader::parse(batch).expect("a batch that was parsed or built");
         assert!(header.size_bytes() == batch.len(), "one whole batch");
         let offset = Offset(header.base_offset);
@@ -165,7 +165,7 @@ impl CleanedFile {
         let mut rest = batch;
         while !rest.is_empty() {
             if self.buffer.remaining() == 0 {
-                self.write(pace).await?;
+                self.write(cleaner).await?;
             }
             let here = rest.len().min(self.buffer.remaining());
             self.buffer.append(&rest[..here]);
@@ -175,10 +175,10 @@ impl CleanedFile {
     }
 
     /// Writes the rest, cuts the file to its end and flushes it.
-    pub(super) async fn finish(&mut self, pace: &Pace) -> io::Result<()> {
+    pub(super) async fn finish(&mut self, cleaner: &Cleaner) -> io::Result<()> {
         if !self.buffer.is_empty() {
             self.buffer.pad_to_block();
-            self.write(pace).await?;
+            self.write(cleaner).await?;
         }
         self.file.set_len(self.size).await?;
         self.file.full_sync().await
@@ -189,7 +189,7 @@ impl CleanedFile {
         (self.file, self.index)
     }
 
-    async fn write(&mut self, pace: &Pace) -> io::Result<()> {
+    async fn write(&mut self, cleaner: &Cleaner) -> io::Result<()> {
         let full = std::mem::replace(&mut self.buffer, AppendBuf::allocate(WINDOW_BYTES));
         let bytes = full.whole();
         let length = bytes.len() as u64;
@@ -198,7 +198,7 @@ impl CleanedFile {
             .write(position, bytes, Durability::Volatile)
             .await?;
         self.written += length;
-        pace.note_written(length);
+        cleaner.note_written(length);
         Ok(())
     }
 }

@@ -12,7 +12,6 @@ use super::position::{BytePosition, SegmentId};
 use super::segment::{Segment, index_file_name};
 use super::small_file;
 use crate::runtime::buffer::{BLOCK_BYTES, Slice};
-use crate::runtime::clock;
 use crate::runtime::disk::Durability;
 
 /// The largest single write to a segment.
@@ -164,13 +163,8 @@ impl PartitionLog {
 
     /// Keeps background writes from crowding out the journal, unless appends wait for them.
     async fn keep_pace(&self, written_bytes: u64) {
-        let pace = &self.home.pace;
-        pace.note_written(written_bytes);
-        while let Some(step) = pace.delay(clock::monotonic_us()) {
-            if self.journal.is_starved() || self.cache.is_nearly_full() {
-                return;
-            }
-            clock::sleep(step).await;
+        if !self.journal.is_starved() && !self.cache.is_nearly_full() {
+            self.home.pace.spend(written_bytes).await;
         }
     }
 
@@ -183,8 +177,11 @@ impl PartitionLog {
         self.store(true).await?;
         let memory = {
             let mut state = self.state.borrow_mut();
-            let busy = state.rolling || state.pending_cut.is_some() || self.is_swapping();
-            let idle = !busy && !self.touched.get();
+            // A segment that is being swapped in has no name to be opened by.
+            let idle = !state.rolling
+                && state.pending_cut.is_none()
+                && !self.touched.get()
+                && !self.is_swapping();
             let stored = |segment: &Segment| segment.stored == segment.size && !segment.extending;
             if !idle || !state.segments.iter().all(stored) {
                 return Ok(());

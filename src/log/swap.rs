@@ -11,7 +11,7 @@ use std::path::Path;
 use super::bytes::{Fields, Malformed, put_count};
 use super::compaction::CompactionProgress;
 use super::position::{Offset, SegmentId};
-use super::segment::{SegmentImage, index_file_name, segment_file_name};
+use super::segment::{SegmentImage, segment_file_name};
 use crate::runtime::startup;
 
 const SUFFIX: &str = ".cleaned";
@@ -92,59 +92,20 @@ impl Swap {
     }
 }
 
-/// Swaps whose entries recovery has read and whose files it must put in place.
-#[derive(Default)]
-pub(super) struct ReplayedSwaps {
-    swaps: Vec<(Offset, SegmentId)>,
-    replaced: Vec<Offset>,
-}
-
-impl ReplayedSwaps {
-    /// Notes a swap that replaces segments with these base offsets.
-    pub(super) fn note(&mut self, swap: &Swap, replaced: impl Iterator<Item = Offset>) {
-        self.swaps.push((swap.base_offset, swap.segment));
-        self.replaced.extend(replaced);
+/// At recovery: gives segments that were swapped in their names, durably.
+pub(super) fn name_swapped(directory: &Path, swapped: &[(Offset, SegmentId)]) -> io::Result<()> {
+    if swapped.is_empty() {
+        return Ok(());
     }
-
-    /// Gives the new segments their names and removes the files of those they replaced, and what
-    /// swaps left behind that never became durable. `kept` are the segments of the log as it is.
-    pub(super) fn finish(&self, directory: &Path, kept: &[SegmentImage]) -> io::Result<()> {
-        if self.swaps.is_empty() {
-            return Ok(());
+    for (base_offset, segment) in swapped {
+        let cleaned = directory.join(cleaned_file_name(*base_offset, *segment));
+        if startup::exists(&cleaned)? {
+            startup::rename(&cleaned, &directory.join(segment_file_name(*base_offset)))?;
         }
-        for (base_offset, segment) in &self.swaps {
-            let cleaned = directory.join(cleaned_file_name(*base_offset, *segment));
-            if startup::exists(&cleaned)? {
-                startup::rename(&cleaned, &directory.join(segment_file_name(*base_offset)))?;
-            }
-        }
-        // Also when nothing was renamed here: a process that was killed may have left names that
-        // are visible but not durable, and the next checkpoint relies on them.
-        startup::sync_dir(directory)?;
-        for base_offset in &self.replaced {
-            if kept
-                .iter()
-                .any(|segment| segment.base_offset == *base_offset)
-            {
-                continue;
-            }
-            for name in [
-                segment_file_name(*base_offset),
-                index_file_name(*base_offset),
-            ] {
-                let path = directory.join(name);
-                if startup::exists(&path)? {
-                    startup::remove_file(&path)?;
-                }
-            }
-        }
-        for entry in startup::list_dir(directory)? {
-            if is_cleaned_file(&entry.name) {
-                startup::remove_file(&directory.join(entry.name))?;
-            }
-        }
-        Ok(())
     }
+    // Also when nothing was renamed here: a process that was killed may have left names that are
+    // visible but not durable, and the next checkpoint relies on them.
+    startup::sync_dir(directory)
 }
 
 #[cfg(test)]

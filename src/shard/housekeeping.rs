@@ -4,14 +4,15 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::replica_manager::ReplicaManager;
-use crate::log::compacting::{Cleaner, CompactionCounts, CompactionError};
+use crate::log::cleaner::{Cleaner, CompactionCounts};
+use crate::log::compacting::CompactionError;
 use crate::log::partition_log::LogError;
 use crate::partition::replica::Replica;
 use crate::runtime::clock;
 use crate::runtime::executor::{Queue, spawn, yield_if_needed};
 
 /// How often and how hard.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HousekeepingConfig {
     /// Time between two looks at retention.
     pub retention_check_ms: u64,
@@ -21,8 +22,8 @@ pub struct HousekeepingConfig {
     pub compaction_backoff_ms: u64,
     /// Memory for the keys of a run.
     pub compaction_memory_bytes: usize,
-    /// Bytes that compaction reads and writes per second.
-    pub compaction_bytes_per_second: f64,
+    /// Bytes that compaction reads and writes per second; 0 is no bound.
+    pub compaction_bytes_per_second: u64,
 }
 
 /// See the head of this file.
