@@ -56,11 +56,11 @@ check: setup
 
 ## bench: the canonical workloads (not available yet)
 bench:
-	@echo 'make bench: not available yet: the load generator is to come' >&2; exit 1
+	@echo 'make bench: not available yet; see perf/README.md for what can be measured' >&2; exit 1
 
 ## compare: the same workloads against Apache Kafka 4.3.1 (not available yet)
 compare:
-	@echo 'make compare: not available yet: the load generator is to come' >&2; exit 1
+	@echo 'make compare: not available yet; perf/many_partitions.sh --kafka compares one workload' >&2; exit 1
 
 ## micro: criterion benchmarks (not available yet)
 micro:

@@ -20,12 +20,12 @@ use crate::config::broker::BrokerConfig;
 use crate::config::derived::DerivedLimits;
 use crate::config::kind::CoreSelection;
 use crate::log::chunk_cache::{CacheLimits, ChunkCache};
-use crate::log::data_directory::{self, DataDirectory};
+use crate::log::data_directory::{self, DataDirectories, DataDirectory};
 use crate::log::journal::JournalLimits;
 use crate::log::log_directory::{Housekeeping, LogDirectory};
 use crate::log::partition_log::{LogImage, LogSettings};
 use crate::log::position::Offset;
-use crate::log::recovery::{RecoveredCore, recover};
+use crate::log::recovery::{RecoveredCore, RecoveryError, recover};
 use crate::log::segment_pool::PoolLimits;
 use crate::net::acceptor::{Handover, ListenerTraits, NetCore};
 use crate::net::connection_limits::ConnectionLimits;
@@ -41,10 +41,12 @@ use crate::runtime::mesh::{Inbox, InboxSender, MeshPort, inbox, mesh};
 use crate::runtime::socket::Listener;
 use crate::shard::controller_service::ControllerService;
 use crate::shard::core_metrics;
+use crate::shard::directory_health::DirectoryHealth;
+use crate::shard::directory_watch;
 use crate::shard::housekeeping::HousekeepingConfig;
 use crate::shard::metadata_snapshot::Snapshot;
 use crate::shard::placement;
-use crate::shard::replica_manager::ReplicaManager;
+use crate::shard::replica_manager::{ReplicaManager, ReplicaSettings};
 use crate::shard::router::{Router, RouterPorts};
 
 /// How long requests in flight may take to be answered at a stop.
@@ -82,7 +84,8 @@ impl BrokerError {
 
 /// What a core takes with it when it starts.
 struct CoreParts {
-    recovered: Vec<RecoveredCore>,
+    /// None for a directory that is offline.
+    recovered: Vec<Option<RecoveredCore>>,
     ports: RouterPorts,
     handover: MeshPort<Handover>,
     stop: Inbox<()>,
@@ -94,6 +97,7 @@ struct Shared {
     limits: DerivedLimits,
     cores: usize,
     directories: Vec<PathBuf>,
+    health: Arc<DirectoryHealth>,
     cluster_id: String,
     connection_limits: Arc<ConnectionLimits>,
     parts: Mutex<Vec<Option<CoreParts>>>,
@@ -111,8 +115,8 @@ pub fn run(config: BrokerConfig, ready: impl FnOnce(SocketAddr)) -> Result<(), B
     let signals = host::block_termination_signals();
     let cpus = choose_cpus(&config)?;
     check_host(cpus.len())?;
-    let held = open_directories(&config)?;
-    let (shared, stops) = assemble(config, &held, cpus.len())?;
+    let mut held = open_directories(&config)?;
+    let (shared, stops) = assemble(config, &mut held, cpus.len())?;
     if let Some(address) = &shared.config.listeners.admin {
         let bound = server::start(
             &format!("{}:{}", address.host, address.port),
@@ -146,6 +150,14 @@ pub fn run(config: BrokerConfig, ready: impl FnOnce(SocketAddr)) -> Result<(), B
     shared.admin.ready.store(true, Ordering::Release);
     ready(client_address(&shared)?);
     cores.join().map_err(BrokerError)?;
+    if let Some(reason) = shared.health.failure(0) {
+        return Err(BrokerError(format!(
+            "stopped: the first data directory, {}, holds the metadata and failed: {reason}; \
+             nothing that was acknowledged is lost if its disk keeps what it has: check the disk, \
+             then start again",
+            shared.health.path(0)
+        )));
+    }
     tracing::info!("stopped");
     Ok(())
 }
@@ -233,15 +245,25 @@ fn check_host(cores: usize) -> Result<(), BrokerError> {
     )))
 }
 
-fn open_directories(config: &BrokerConfig) -> Result<Vec<DataDirectory>, BrokerError> {
+/// The first directory must be usable, each of the others is offline when it is not.
+fn open_directories(config: &BrokerConfig) -> Result<DataDirectories, BrokerError> {
     let paths: Vec<PathBuf> = config.storage.data_dirs.iter().map(PathBuf::from).collect();
-    let held = data_directory::open_all(&paths, config.node.id).map_err(BrokerError::new)?;
-    for directory in &held {
-        let path = &directory.path;
-        let problems = host::check_data_dir(path)
-            .map_err(|error| BrokerError(format!("{}: {error}", path.display())))?;
-        if let Some(problem) = problems.first() {
-            return Err(BrokerError::new(problem));
+    let mut held = data_directory::open_all(&paths, config.node.id).map_err(BrokerError::new)?;
+    for index in 0..held.list.len() {
+        if held.list[index].offline.is_some() {
+            continue;
+        }
+        let path = held.list[index].path.clone();
+        let problem = match host::check_data_dir(&path) {
+            Ok(problems) => problems.first().map(ToString::to_string),
+            Err(error) => Some(error.to_string()),
+        };
+        match problem {
+            Some(problem) if index == 0 => {
+                return Err(BrokerError(format!("{}: {problem}", path.display())));
+            }
+            Some(problem) => held.set_offline(index, problem),
+            None => {}
         }
     }
     Ok(held)
@@ -250,19 +272,13 @@ fn open_directories(config: &BrokerConfig) -> Result<Vec<DataDirectory>, BrokerE
 /// Recovers the directories and prepares everything the cores take with them.
 fn assemble(
     config: BrokerConfig,
-    held: &[DataDirectory],
+    held: &mut DataDirectories,
     cores: usize,
 ) -> Result<(Arc<Shared>, Vec<InboxSender<()>>), BrokerError> {
     let limits = DerivedLimits::new(&config, cores);
-    let mut recovered: Vec<Vec<RecoveredCore>> = (0..cores).map(|_| Vec::new()).collect();
-    for directory in held {
-        for (core, part) in recover_directory(&directory.path, cores)?
-            .into_iter()
-            .enumerate()
-        {
-            recovered[core].push(part);
-        }
-    }
+    let recovered = recover_all(held, cores)?;
+    held.register_layout(cores).map_err(BrokerError::new)?;
+    let health = Arc::new(health(held, cores));
     let mailbox = config.limits.mailbox_messages;
     let mut questions = mesh(cores, mailbox).into_iter();
     let mut answers = mesh(cores, mailbox).into_iter();
@@ -292,10 +308,12 @@ fn assemble(
         limits,
         cores,
         directories: held
+            .list
             .iter()
             .map(|directory| directory.path.clone())
             .collect(),
-        cluster_id: held[0].cluster_id.to_string(),
+        health,
+        cluster_id: held.cluster_id.to_string(),
         connection_limits,
         parts: Mutex::new(parts),
         port: AtomicU16::new(config.listeners.client.port),
@@ -310,9 +328,48 @@ fn assemble(
     Ok((shared, stops))
 }
 
-fn recover_directory(path: &Path, cores: usize) -> Result<Vec<RecoveredCore>, BrokerError> {
+/// What every core gets of every directory.
+fn recover_all(
+    held: &mut DataDirectories,
+    cores: usize,
+) -> Result<Vec<Vec<Option<RecoveredCore>>>, BrokerError> {
+    let mut recovered: Vec<Vec<Option<RecoveredCore>>> = (0..cores).map(|_| Vec::new()).collect();
+    for index in 0..held.list.len() {
+        let path = held.list[index].path.clone();
+        let parts = if held.list[index].offline.is_some() {
+            Vec::new()
+        } else {
+            match recover_directory(&path, cores) {
+                Ok(parts) => parts,
+                Err(error) if index == 0 => return Err(BrokerError::new(error)),
+                Err(error) => {
+                    held.set_offline(index, error.to_string());
+                    Vec::new()
+                }
+            }
+        };
+        let has_metadata = |part: &RecoveredCore| {
+            let mut logs = part.logs.iter();
+            logs.any(|log| log.id == placement::METADATA_LOG)
+        };
+        if index > 0 && parts.iter().any(has_metadata) {
+            return Err(BrokerError(format!(
+                "{} is listed first, but the metadata is in {}: list that one first",
+                held.list[0].path.display(),
+                path.display()
+            )));
+        }
+        let mut parts = parts.into_iter();
+        recovered
+            .iter_mut()
+            .for_each(|core| core.push(parts.next()));
+    }
+    Ok(recovered)
+}
+
+fn recover_directory(path: &Path, cores: usize) -> Result<Vec<RecoveredCore>, RecoveryError> {
     let owner = |log| placement::owner(log, cores).0;
-    let (recovered, summary) = recover(path, cores as u16, owner).map_err(BrokerError::new)?;
+    let (recovered, summary) = recover(path, cores as u16, owner)?;
     tracing::info!(directory = %path.display(), logs = summary.logs, groups = summary.groups,
         restored_bytes = summary.restored_bytes, "recovered");
     for log in recovered.iter().flat_map(|core| &core.logs) {
@@ -321,6 +378,22 @@ fn recover_directory(path: &Path, cores: usize) -> Result<Vec<RecoveredCore>, Br
         }
     }
     Ok(recovered)
+}
+
+fn health(held: &DataDirectories, cores: usize) -> DirectoryHealth {
+    let directory = |directory: &DataDirectory| {
+        let path = directory.path.display().to_string();
+        (path, directory.directory_id)
+    };
+    let directories = held.list.iter().map(directory).collect();
+    let (register, missing) = (held.register.clone(), held.missing());
+    let health = DirectoryHealth::new(directories, cores, register, missing);
+    for (index, directory) in held.list.iter().enumerate() {
+        if let Some(why) = &directory.offline {
+            directory_watch::fail(&health, index, why);
+        }
+    }
+    health
 }
 
 fn client_address(shared: &Shared) -> Result<SocketAddr, BrokerError> {
@@ -356,7 +429,10 @@ async fn run_core(core: CoreId, shared: Arc<Shared>) {
         Queue::Background,
         publish_metrics(page, router.clone(), net.metrics()),
     );
-    stop.receive().await;
+    let told = async {
+        stop.receive().await;
+    };
+    futures_lite::future::or(told, router.replicas().metadata_failed()).await;
     net.shutdown(STOP_GRACE).await;
     shared.drained.fetch_add(1, Ordering::AcqRel);
     // Other cores may still wait for answers from the partitions of this one.
@@ -383,21 +459,23 @@ async fn start_core(
     let config = Rc::new(shared.config.clone());
     let cache = Rc::new(ChunkCache::new(cache_limits(shared)));
     let mut directories = Vec::new();
-    for (path, recovered) in shared.directories.iter().zip(parts.recovered) {
-        let limits = journal_limits(&config);
-        let keeping = housekeeping(shared);
-        let settings = |_: &LogImage| metadata_settings();
-        let directory =
-            LogDirectory::start(path, core.0, recovered, &cache, limits, keeping, settings)
-                .await
-                .map_err(|error| format!("{}: {error}", path.display()))?;
-        directories.push(directory);
+    for (index, recovered) in parts.recovered.into_iter().enumerate() {
+        directories.push(open_directory(core, shared, index, recovered, &cache).await?);
     }
     let replicas = ReplicaManager::new(
+        core,
         directories,
-        config.storage.reserve_bytes,
-        config.limits.decompressed_batch_max_bytes,
-        &housekeeping_config(shared),
+        shared.health.clone(),
+        cache,
+        ReplicaSettings {
+            reserve_bytes: config.storage.reserve_bytes,
+            decompressed_max_bytes: config.limits.decompressed_batch_max_bytes,
+            housekeeping: housekeeping_config(shared),
+            scrub_bytes_per_second: config
+                .storage
+                .scrub_bytes_per_second
+                .div_ceil(shared.cores as u64),
+        },
     );
     let empty = MetadataImage::empty(&shared.cluster_id, config.node.id);
     let router = Router::start(parts.ports, shared.cores, replicas, config, empty.clone());
@@ -426,6 +504,32 @@ async fn start_core(
     Ok((router, net, parts.stop))
 }
 
+async fn open_directory(
+    core: CoreId,
+    shared: &Shared,
+    index: usize,
+    recovered: Option<RecoveredCore>,
+    cache: &Rc<ChunkCache>,
+) -> Result<Option<Rc<LogDirectory>>, String> {
+    let Some(recovered) = recovered else {
+        return Ok(None);
+    };
+    let path = &shared.directories[index];
+    let limits = journal_limits(&shared.config);
+    let keeping = housekeeping(shared);
+    let settings = |_: &LogImage| metadata_settings();
+    let started =
+        LogDirectory::start(path, core.0, recovered, cache, limits, keeping, settings).await;
+    match started {
+        Ok(directory) => Ok(Some(directory)),
+        Err(error) if index == 0 => Err(format!("{}: {error}", path.display())),
+        Err(error) => {
+            directory_watch::fail(&shared.health, index, &error.to_string());
+            Ok(None)
+        }
+    }
+}
+
 fn bind(shared: &Shared, first: bool) -> Result<Listener, String> {
     let address = client_address(shared).map_err(|error| error.to_string())?;
     let listener = Listener::bind(address, first).map_err(|error| {
@@ -446,7 +550,7 @@ async fn lead_cluster(
     let replicas = router.replicas();
     replicas.lead(
         placement::METADATA_LOG,
-        0,
+        (0, true),
         placement::METADATA_DIRECTORY,
         0,
         metadata_settings(),
@@ -519,7 +623,9 @@ fn housekeeping(shared: &Shared) -> Housekeeping {
             total_bytes: storage.segment_pool_bytes / parts,
             least_file_bytes: LEAST_POOLED_BYTES,
         },
-        write_bytes_per_second: storage.background_write_bytes_per_second / shared.cores as u64,
+        write_bytes_per_second: storage
+            .background_write_bytes_per_second
+            .div_ceil(shared.cores as u64),
         cool_after: Duration::from_millis(storage.cool_after_ms),
     }
 }

@@ -233,7 +233,7 @@ fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Files below `folder` with one of the extensions; what is built or stored is left out.
+/// Files below `folder` with one of the extensions; what is built, stored or measured is left out.
 fn files(folder: &Path, extensions: &[&str]) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders = vec![folder.to_owned()];
@@ -250,6 +250,8 @@ fn files(folder: &Path, extensions: &[&str]) -> Vec<PathBuf> {
             let is_top = folder == root();
             let is_left_out = match name {
                 "target" | "data" | ".git" => is_top,
+                // Reports name the machine they were made on, and are not kept.
+                "results" => folder == root().join("perf"),
                 _ => name == "node_modules" || name == "corpus",
             };
             if is_left_out {
@@ -592,7 +594,7 @@ fn functions(tokens: &[Token]) -> Vec<(String, usize, usize)> {
 }
 
 fn sources() -> Vec<PathBuf> {
-    let folders = ["src", "tests", "build", "benches", "examples", "perf"];
+    let folders = ["src", "tests", "build", "benches", "perf"];
     folders
         .iter()
         .flat_map(|folder| files(&root().join(folder), &["rs"]))

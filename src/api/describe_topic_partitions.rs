@@ -10,9 +10,10 @@ use std::rc::Rc;
 
 use super::call::{Call, Handled, check_count};
 use super::dispatch::Api;
-use super::metadata::TOPIC_OPERATIONS;
+use super::metadata::{NO_LEADER, TOPIC_OPERATIONS};
 use crate::cluster::image::{MetadataImage, PartitionImage, TopicImage};
 use crate::cluster::topic_name;
+use crate::wire::codec::Uuid;
 use crate::wire::error_code::ErrorCode;
 use crate::wire::messages::describe_topic_partitions::{
     DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse,
@@ -27,7 +28,12 @@ pub(super) async fn handle(api: Rc<Api>, call: Call) -> Handled {
     let limits = &api.router.config().limits;
     check_count(request.topics.len(), limits.request_partitions_max)?;
     let image = api.router.image();
-    let response = answer(&image, &request, limits.describe_partitions_max);
+    let mut response = answer(&image, &request, limits.describe_partitions_max);
+    if api.router.has_offline() {
+        for topic in &mut response.topics {
+            mark_offline(topic, |id, number| api.router.is_offline(id, number));
+        }
+    }
     Ok(call.reply(&response))
 }
 
@@ -133,6 +139,19 @@ fn cursor(topic: &TopicImage, partition: usize) -> ResponseCursor<'_> {
     ResponseCursor {
         topic_name: Cow::Borrowed(&topic.name),
         partition_index: i32::try_from(partition).unwrap_or(i32::MAX),
+    }
+}
+
+/// A partition whose disk does not serve has no leader and nobody in sync, as Kafka's controller
+/// would have it.
+fn mark_offline(topic: &mut Topic<'_>, is_offline: impl Fn(Uuid, i32) -> bool) {
+    for partition in &mut topic.partitions {
+        if is_offline(topic.topic_id, partition.partition_index) {
+            partition.error_code = ErrorCode::LeaderNotAvailable.code();
+            partition.leader_id = NO_LEADER;
+            partition.isr_nodes.clear();
+            partition.offline_replicas = partition.replica_nodes.clone();
+        }
     }
 }
 

@@ -33,6 +33,8 @@ pub(super) const TOPIC_OPERATIONS: i32 = 3576;
 /// What one may do with a cluster: create, alter, describe, act for it, describe and alter settings,
 /// write idempotently, and make and describe tokens.
 pub(super) const CLUSTER_OPERATIONS: i32 = 8096;
+/// Stands for the leader of a partition that has none.
+pub(super) const NO_LEADER: i32 = -1;
 /// First version with operations.
 const OPERATIONS_FROM: i16 = 8;
 /// Last version with operations on the cluster.
@@ -81,6 +83,11 @@ pub(super) async fn handle(api: Rc<Api>, call: Call) -> Handled {
             code != ErrorCode::UnknownTopicId.code() && code != ErrorCode::InvalidRequest.code()
         });
         named.for_each(|topic| topic.topic_authorized_operations = TOPIC_OPERATIONS);
+    }
+    if api.router.has_offline() {
+        for topic in &mut topics {
+            mark_offline(topic, |id, number| api.router.is_offline(id, number));
+        }
     }
     let endpoints = endpoints(&image, &config, &call.peer);
     let brokers = endpoints.iter().map(|endpoint| MetadataResponseBroker {
@@ -227,6 +234,19 @@ fn found(topic: &TopicImage) -> MetadataResponseTopic<'_> {
         is_internal: topic_name::is_internal(&topic.name),
         partitions: partitions.collect(),
         ..MetadataResponseTopic::default()
+    }
+}
+
+/// A partition whose disk does not serve has no leader and nobody in sync, as Kafka's controller
+/// would have it.
+fn mark_offline(topic: &mut MetadataResponseTopic<'_>, is_offline: impl Fn(Uuid, i32) -> bool) {
+    for partition in &mut topic.partitions {
+        if is_offline(topic.topic_id, partition.partition_index) {
+            partition.error_code = ErrorCode::LeaderNotAvailable.code();
+            partition.leader_id = NO_LEADER;
+            partition.isr_nodes.clear();
+            partition.offline_replicas = partition.replica_nodes.clone();
+        }
     }
 }
 

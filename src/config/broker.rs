@@ -76,6 +76,8 @@ section! {
         chunk_first_bytes: usize = "4096", Kind::Long(4 * KIB, 16 * MIB), "bytes", [];
         /// Groups of a journal on their way to the disk at a time.
         journal_groups_in_flight: usize = "2", Kind::Int(1, 4), "groups", [];
+        /// How fast sealed segments are read in the background to find damage; 0 is not at all.
+        scrub_bytes_per_second: u64 = "4194304", Kind::Long(0, 1024 * GIB), "bytes/s", [];
         /// Full blocks of an append that go straight to their segment while the disk is idle.
         direct_write_bytes: usize = "65536", Kind::Long(4 * KIB, GIB), "bytes", [];
         /// The same while earlier writes are on their way.

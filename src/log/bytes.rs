@@ -24,6 +24,12 @@ impl<'a> Fields<'a> {
         self.bytes.len() - self.at
     }
 
+    /// Bytes read so far.
+    #[must_use]
+    pub fn position(&self) -> usize {
+        self.at
+    }
+
     /// The next `count` bytes.
     pub fn take(&mut self, count: usize) -> Result<&'a [u8], Malformed> {
         if count > self.remaining() {
@@ -82,7 +88,7 @@ impl<'a> Fields<'a> {
     /// Text with its length in two bytes.
     pub fn text(&mut self) -> Result<&'a str, Malformed> {
         let at = self.at;
-        let length = usize::from(self.i16()?.unsigned_abs());
+        let length = usize::try_from(self.i16()?).map_err(|_| Malformed(at))?;
         std::str::from_utf8(self.take(length)?).map_err(|_| Malformed(at))
     }
 }

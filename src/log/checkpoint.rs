@@ -11,8 +11,11 @@
 //!     leader epochs (leader_epochs.rs) | producers (producer_state.rs)
 //!     checksum 4 (CRC-32C of everything before)
 //! ```
-//! `checkpoint/current` names the generation and the number of its cores: a start of the broker
-//! writes a whole new generation and then switches to it with one rename, so the number of cores
+//! `checkpoint/current`
+//! ```text
+//!  0  magic 8 "PLOGCUR1" | generation 8 | number of cores 2 | checksum 4 (CRC-32C of bytes 0..18)
+//! ```
+//! It names the valid generation and the number of its cores: a start of the broker writes a whole new generation and then switches to it with one rename, so the number of cores
 //! may change and a crash in between changes nothing.
 
 use super::bytes::{Fields, Malformed, put_count, put_text};
@@ -87,9 +90,51 @@ impl Checkpoint {
 
     /// Reads the content of a file.
     pub fn decode(bytes: &[u8]) -> Result<Checkpoint, Malformed> {
-        let content = checked(bytes, MAGIC)?;
-        let mut fields = Fields::new(content);
-        let mut checkpoint = Checkpoint {
+        let mut fields = Fields::new(checked(bytes)?);
+        let head = CheckpointHead::decode(&mut fields)?;
+        let mut logs = Vec::new();
+        for _ in 0..head.logs {
+            logs.push(decode_log(&mut fields)?);
+        }
+        if fields.remaining() > 0 {
+            return Err(Malformed(fields.position()));
+        }
+        Ok(Checkpoint {
+            generation: head.generation,
+            core: head.core,
+            epoch: head.epoch,
+            covered: head.covered,
+            cut: head.cut,
+            closed: head.closed,
+            logs,
+        })
+    }
+}
+
+/// What stands before the logs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CheckpointHead {
+    /// The start of the broker it belongs to.
+    pub generation: u64,
+    /// Which core of that start.
+    pub core: u16,
+    /// The epoch of that core's journal groups.
+    pub epoch: Epoch,
+    /// Groups up to this one are contained.
+    pub covered: u64,
+    /// Where the last of them ends.
+    pub cut: JournalPlace,
+    /// No entry of this epoch follows.
+    pub closed: bool,
+    /// How many logs follow.
+    pub logs: u32,
+}
+
+impl CheckpointHead {
+    /// Reads the beginning of a file.
+    pub fn decode(fields: &mut Fields<'_>) -> Result<CheckpointHead, Malformed> {
+        magic(fields, MAGIC)?;
+        Ok(CheckpointHead {
             generation: fields.u64()?,
             core: fields.i16()?.cast_unsigned(),
             epoch: Epoch(fields.array()?),
@@ -99,25 +144,27 @@ impl Checkpoint {
                 position: fields.u64()?,
             },
             closed: fields.u8()? != 0,
-            logs: Vec::new(),
-        };
-        for _ in 0..fields.count(68)? {
-            checkpoint.logs.push(decode_log(&mut fields)?);
-        }
-        if fields.remaining() > 0 {
-            return Err(Malformed(bytes.len() - fields.remaining()));
-        }
-        Ok(checkpoint)
+            logs: fields.u32()?,
+        })
     }
 }
 
-/// The bytes between magic and checksum.
-fn checked(bytes: &[u8], magic: [u8; 8]) -> Result<&[u8], Malformed> {
+/// The bytes before the checksum.
+fn checked(bytes: &[u8]) -> Result<&[u8], Malformed> {
     let (content, checksum) = bytes.split_last_chunk::<4>().ok_or(Malformed(0))?;
     if crc32c::crc32c(content) != u32::from_le_bytes(*checksum) {
         return Err(Malformed(content.len()));
     }
-    content.strip_prefix(&magic).ok_or(Malformed(0))
+    Ok(content)
+}
+
+fn magic(fields: &mut Fields<'_>, magic: [u8; 8]) -> Result<(), Malformed> {
+    let at = fields.position();
+    if fields.array()? == magic {
+        Ok(())
+    } else {
+        Err(Malformed(at))
+    }
 }
 
 fn encode_log(log: &LogImage, bytes: &mut Vec<u8>) {
@@ -150,7 +197,8 @@ fn encode_log(log: &LogImage, bytes: &mut Vec<u8>) {
     log.producers.encode(bytes);
 }
 
-fn decode_log(fields: &mut Fields<'_>) -> Result<LogImage, Malformed> {
+/// Reads the next log of a checkpoint.
+pub fn decode_log(fields: &mut Fields<'_>) -> Result<LogImage, Malformed> {
     let id = LogId {
         topic: fields.array()?,
         partition: fields.u32()?,
@@ -217,11 +265,22 @@ impl Current {
 
     /// Reads the content of `checkpoint/current`.
     pub fn decode(bytes: &[u8]) -> Result<Current, Malformed> {
-        let mut fields = Fields::new(checked(bytes, CURRENT_MAGIC)?);
-        Ok(Current {
+        let mut fields = Fields::new(checked(bytes)?);
+        magic(&mut fields, CURRENT_MAGIC)?;
+        let current = Current {
             generation: fields.u64()?,
             cores: fields.i16()?.cast_unsigned(),
-        })
+        };
+        if fields.remaining() > 0 {
+            return Err(Malformed(fields.position()));
+        }
+        Ok(current)
+    }
+
+    /// Whether a file begins like `checkpoint/current`.
+    #[must_use]
+    pub fn is_announced_by(bytes: &[u8]) -> bool {
+        bytes.starts_with(&CURRENT_MAGIC)
     }
 }
 

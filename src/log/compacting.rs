@@ -73,7 +73,7 @@ pub(super) struct CompactionState {
 }
 
 /// A run; there is one per log at a time.
-struct Running<'a>(&'a CompactionState);
+pub(super) struct Running<'a>(&'a CompactionState);
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {

@@ -474,7 +474,7 @@ mod tests {
         let mut far = segments(&[1, 1, 1]);
         far[2].base_offset = Offset(i64::from(i32::MAX));
         let fits = Offset(i64::from(i32::MAX) + 1);
-        assert_eq!(group_segments(&far, fits, 100), [0..3]);
+        assert_eq!(group_segments(&far, fits, 100), vec![0..3; 1]);
         assert_eq!(group_segments(&far, Offset(fits.0 + 1), 100), [0..2, 2..3]);
         let many = segments(&[0; SEGMENTS_PER_SWAP_MAX + 1]);
         let end = Offset(many.len() as i64 * 10);

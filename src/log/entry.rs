@@ -217,7 +217,7 @@ impl<'a> Entry<'a> {
 
     /// Reads the next entry.
     pub fn decode(fields: &mut Fields<'a>) -> Result<Entry<'a>, Malformed> {
-        let at = fields.remaining();
+        let at = fields.position();
         let kind = fields.u8()?;
         let log = LogId {
             topic: fields.array()?,

@@ -95,6 +95,11 @@ impl FlushMark {
         self.direct.borrow_mut().pop_front();
     }
 
+    /// Forgets all ranges: the directory has failed.
+    pub(super) fn forget_direct(&self) {
+        self.direct.borrow_mut().clear();
+    }
+
     /// Where the first range of `segment` begins: from there on somebody else writes.
     pub(super) fn first_direct(&self, segment: SegmentId) -> Option<BytePosition> {
         let direct = self.direct.borrow();

@@ -22,13 +22,15 @@ pub const MOST_ENTRIES: usize = 4096;
 const MAGIC: [u8; 8] = *b"PLOGIDX1";
 const ENTRY_BYTES: usize = 20;
 
+/// One batch that a look-up may start from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct IndexEntry {
+pub struct IndexEntry {
     /// The batch at `position` begins at this offset, relative to the segment's base.
-    relative_offset: u32,
-    position: BytePosition,
+    pub relative_offset: u32,
+    /// Where the batch begins in the segment.
+    pub position: BytePosition,
     /// Largest timestamp of all batches before `position`.
-    timestamp_before_ms: i64,
+    pub timestamp_before_ms: i64,
 }
 
 /// The index of one segment.
@@ -72,7 +74,7 @@ impl SparseIndex {
         if self.entries.len() >= self.most_entries {
             self.thin_out();
         }
-        self.next_position = position + self.interval_bytes;
+        self.next_position = position.saturating_add(self.interval_bytes);
     }
 
     /// Drops every second entry.
@@ -82,7 +84,7 @@ impl SparseIndex {
             index += 1;
             index % 2 == 0
         });
-        self.interval_bytes *= 2;
+        self.interval_bytes = self.interval_bytes.saturating_mul(2);
     }
 
     /// A copy with at most `most` entries.
@@ -118,11 +120,23 @@ impl SparseIndex {
             .map_or(0, |before| self.entries[before].position)
     }
 
+    /// The entries, ascending.
+    #[must_use]
+    pub fn entries(&self) -> &[IndexEntry] {
+        &self.entries
+    }
+
+    /// Bytes from one entry to the next, at least.
+    #[must_use]
+    pub fn interval_bytes(&self) -> u64 {
+        self.interval_bytes
+    }
+
     /// Forgets everything from `position` on.
     pub fn cut(&mut self, position: BytePosition) {
         self.entries.retain(|entry| entry.position < position);
         let last = self.entries.last().map_or(0, |entry| entry.position);
-        self.next_position = last + self.interval_bytes;
+        self.next_position = last.saturating_add(self.interval_bytes);
     }
 
     /// Memory of the entries in bytes.
@@ -158,10 +172,10 @@ impl SparseIndex {
                 timestamp_before_ms: fields.i64()?,
             };
             if (entry.relative_offset, entry.position) <= last || entry.position <= last.1 {
-                return Err(Malformed(fields.remaining()));
+                return Err(Malformed(fields.position() - ENTRY_BYTES));
             }
             last = (entry.relative_offset, entry.position);
-            index.next_position = entry.position + index.interval_bytes;
+            index.next_position = entry.position.saturating_add(index.interval_bytes);
             index.entries.push(entry);
         }
         Ok(index)
@@ -187,16 +201,46 @@ impl SparseIndex {
         size_bytes: u64,
         base_offset: Offset,
     ) -> Option<SparseIndex> {
-        let (content, checksum) = bytes.split_last_chunk::<4>()?;
-        if crc32c::crc32c(content) != u32::from_le_bytes(*checksum) {
-            return None;
-        }
+        let file = IndexFile::decode(bytes, base_offset).ok()?;
+        (file.segment == segment && file.size_bytes == size_bytes).then_some(file.index)
+    }
+}
+
+/// What an index file says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IndexFile {
+    /// The segment it was written for.
+    pub segment: SegmentId,
+    /// The end of that segment.
+    pub size_bytes: u64,
+    /// The index.
+    pub index: SparseIndex,
+}
+
+impl IndexFile {
+    /// The longest file there is.
+    pub const MOST_BYTES: usize = 36 + MOST_ENTRIES * ENTRY_BYTES + 4;
+
+    /// Reads the content of a file beside a segment that begins at `base_offset`.
+    pub fn decode(bytes: &[u8], base_offset: Offset) -> Result<IndexFile, Malformed> {
+        let (content, checksum) = bytes.split_last_chunk::<4>().ok_or(Malformed(0))?;
         let mut fields = Fields::new(content);
-        let named = fields.array::<8>().ok()? == MAGIC
-            && fields.u64().ok()? == segment.0
-            && fields.u64().ok()? == size_bytes;
-        let index = SparseIndex::decode(&mut fields, base_offset, MOST_ENTRIES).ok()?;
-        (named && fields.remaining() == 0).then_some(index)
+        if fields.array()? != MAGIC {
+            return Err(Malformed(0));
+        }
+        if crc32c::crc32c(content) != u32::from_le_bytes(*checksum) {
+            return Err(Malformed(content.len()));
+        }
+        let (segment, size_bytes) = (SegmentId(fields.u64()?), fields.u64()?);
+        let index = SparseIndex::decode(&mut fields, base_offset, MOST_ENTRIES)?;
+        if fields.remaining() > 0 {
+            return Err(Malformed(fields.position()));
+        }
+        Ok(IndexFile {
+            segment,
+            size_bytes,
+            index,
+        })
     }
 }
 

@@ -405,6 +405,17 @@ impl Journal {
         };
         let path = self.directory.join(format!("{number:08}.journal"));
         let file = disk::create(&path, size_bytes).await?;
+        if let Err(error) = self.fill_file(&file, size_bytes).await {
+            // It would be a file more with every attempt.
+            remove_files(vec![path]).await;
+            return Err(error);
+        }
+        self.state.borrow_mut().files.add(path, file, size_bytes);
+        self.space.raise();
+        Ok(())
+    }
+
+    async fn fill_file(&self, file: &File, size_bytes: u64) -> io::Result<()> {
         let mut zeroes = AppendBuf::allocate(ZERO_WRITE_BYTES.min(size_bytes as usize));
         zeroes.append_with(zeroes.capacity(), |zeroes| zeroes.len());
         let zeroes = zeroes.whole();
@@ -416,10 +427,7 @@ impl Journal {
             position += length as u64;
         }
         file.full_sync().await?;
-        disk::sync_dir(&self.directory).await?;
-        self.state.borrow_mut().files.add(path, file, size_bytes);
-        self.space.raise();
-        Ok(())
+        disk::sync_dir(&self.directory).await
     }
 
     /// Keeps files in store until the journal has its full size.

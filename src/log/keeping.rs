@@ -48,6 +48,14 @@ impl PartitionLog {
     /// `UnifiedLog.deleteOldSegments`; the largest timestamp of a segment counts, and size counts
     /// only whole segments beyond it.
     pub async fn retain(&self, now_ms: i64) -> Result<(), LogError> {
+        if self.is_active_expired(now_ms) {
+            // It is dropped at the next look, when it is sealed.
+            match self.roll().await {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::StorageFull => {}
+                Err(error) => return Err(self.disk_failed("creating a segment", &error)),
+            }
+        }
         let flushed = self.flushed_offset();
         let to = self
             .state
@@ -57,6 +65,20 @@ impl PartitionLog {
             Some(to) => self.advance_start(to).await,
             None => Ok(()),
         }
+    }
+
+    /// Whether even the newest record is too old, and a new segment may be begun.
+    fn is_active_expired(&self, now_ms: i64) -> bool {
+        let Some(retention_ms) = self.settings().retention_ms else {
+            return false;
+        };
+        let state = self.state.borrow();
+        let active = state.segments.back().filter(|_| !state.rolling);
+        active.is_some_and(|active| {
+            active.size > 0
+                && active.largest_timestamp_ms >= 0
+                && now_ms.saturating_sub(active.largest_timestamp_ms) > retention_ms
+        })
     }
 
     async fn drop_segments_below(&self, start: Offset) -> Result<(), LogError> {
@@ -93,8 +115,11 @@ impl PartitionLog {
         for mut segment in gone {
             let path = segment.path(&self.directory());
             let open = segment.file.take();
+            // A run of compaction may read it by a descriptor of its own: not to be recycled then.
+            let compacted = self.settings().compaction.is_some();
+            let size_bytes = if compacted { 0 } else { segment.size };
             let pool = &self.home.pool;
-            pool.retire(path, segment.size, open, delay_ms).await;
+            pool.retire(path, size_bytes, open, delay_ms).await;
             self.remove(&index_file_name(segment.base_offset)).await;
         }
         Ok(())

@@ -1,4 +1,9 @@
 //! Which leader epoch wrote which offsets. Kafka: `LeaderEpochFileCache`.
+//!
+//! # Format in a checkpoint (little-endian)
+//! ```text
+//! count 4 | per epoch: leader epoch 4 | start offset 8
+//! ```
 
 use super::bytes::{Fields, Malformed, put_count};
 use super::position::{LeaderEpoch, Offset};
@@ -14,6 +19,12 @@ impl LeaderEpochs {
     #[must_use]
     pub fn latest(&self) -> Option<LeaderEpoch> {
         self.starts.last().map(|(epoch, _)| *epoch)
+    }
+
+    /// The epochs with their first offsets, both ascending.
+    #[must_use]
+    pub fn starts(&self) -> &[(LeaderEpoch, Offset)] {
+        &self.starts
     }
 
     /// Notes that `epoch` begins at `start`; older epochs that would begin there or later vanish.
@@ -75,7 +86,7 @@ impl LeaderEpochs {
         self.starts.retain(|(_, start)| *start < end);
     }
 
-    /// Appends everything for a checkpoint: count, then epoch 4 and start offset 8 each.
+    /// Appends everything for a checkpoint; the format is at the head of this file.
     pub fn encode(&self, into: &mut Vec<u8>) {
         put_count(into, self.starts.len());
         for (epoch, start) in &self.starts {

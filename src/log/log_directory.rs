@@ -12,7 +12,9 @@ use super::checkpoint::{Checkpoint, checkpoint_file_name};
 use super::chunk_cache::ChunkCache;
 use super::journal::{Journal, JournalLimits};
 use super::pace::Pace;
-use super::partition_log::{LogError, LogHome, LogImage, LogSettings, PartitionLog};
+use super::partition_log::{
+    LogError, LogHome, LogImage, LogSettings, PartitionLog, is_out_of_space,
+};
 use super::position::LogId;
 use super::recovery::{CHECKPOINT_DIRECTORY, JOURNAL_DIRECTORY, RecoveredCore};
 use super::segment_pool::{PoolLimits, SegmentPool};
@@ -22,6 +24,8 @@ use crate::runtime::clock;
 use crate::runtime::executor::{Queue, spawn, yield_if_needed};
 use crate::runtime::signal::{Promise, promise};
 
+/// How long to wait before a full disk is tried again.
+const SPACE_AGAIN: Duration = Duration::from_secs(1);
 /// Entries of indexes that one checkpoint carries, shared by its logs; 20 bytes each. Beyond it the
 /// indexes of active segments are thinned out, and look-ups after a start walk a little further.
 const INDEX_ENTRIES_PER_CHECKPOINT: usize = 200_000;
@@ -50,6 +54,10 @@ pub struct LogDirectory {
     logs: RefCell<BTreeMap<LogId, Rc<PartitionLog>>>,
     stop: RefCell<Option<Promise<()>>>,
     stopping: Cell<bool>,
+    /// The task that moves bytes to the segments has ended.
+    ended: Cell<bool>,
+    /// The disk had no space for what is in the journal; it is tried again.
+    out_of_space: Cell<bool>,
     checkpoints: Cell<u64>,
     checkpoint_asked: Cell<bool>,
     cooling_asked: Cell<bool>,
@@ -97,6 +105,8 @@ impl LogDirectory {
             logs: RefCell::new(logs),
             stop: RefCell::default(),
             stopping: Cell::new(false),
+            ended: Cell::new(false),
+            out_of_space: Cell::new(false),
             checkpoints: Cell::new(0),
             checkpoint_asked: Cell::new(false),
             cooling_asked: Cell::new(false),
@@ -180,6 +190,12 @@ impl LogDirectory {
         self.journal.pressed().raise();
     }
 
+    /// Whether the disk has no space for what is to be written; the journal holds it meanwhile.
+    #[must_use]
+    pub fn is_out_of_space(&self) -> bool {
+        self.out_of_space.get()
+    }
+
     /// Asks for memory and descriptors of logs that nobody used since this was last asked.
     pub fn ask_for_cooling(&self) {
         self.cooling_asked.set(true);
@@ -202,8 +218,11 @@ impl LogDirectory {
     }
 
     /// Writes everything to the segments and an empty journal, and ends the tasks. Nothing may be
-    /// appended any more.
+    /// appended any more. A directory that has failed is left as it is.
     pub async fn shut_down(&self) {
+        if self.ended.get() {
+            return;
+        }
         let (done, ended) = promise();
         *self.stop.borrow_mut() = Some(done);
         self.stopping.set(true);
@@ -232,12 +251,29 @@ impl LogDirectory {
                 futures_lite::future::or(pressed, crowded).await;
                 continue;
             };
-            if let Err(error) = outcome {
+            let lacks_space = matches!(outcome, Err(LogError::NoSpace));
+            if lacks_space && !self.out_of_space.get() {
+                tracing::warn!(directory = %self.home.path.display(),
+                    "the disk is full: records stay in the journal until there is space");
+            } else if let Err(error) = outcome
+                && !lacks_space
+            {
                 tracing::error!(directory = %self.home.path.display(), %error, "storing failed");
             }
+            self.out_of_space.set(lacks_space);
             if stopping {
                 break;
             }
+            if lacks_space {
+                clock::sleep(SPACE_AGAIN).await;
+                // What was due was taken as done.
+                self.journal.note_roll();
+            }
+        }
+        self.ended.set(true);
+        if self.journal.failure().is_some() {
+            // Their memory is for the logs of other directories.
+            self.logs().iter().for_each(|log| log.abandon());
         }
         self.journal.stop();
         self.home.pool.stop().await;
@@ -338,6 +374,9 @@ impl LogDirectory {
         let name = checkpoint_file_name(self.generation, self.core);
         let path = self.home.path.join(CHECKPOINT_DIRECTORY).join(name);
         if let Err(error) = small_file::replace(&path, &checkpoint.encode()).await {
+            if is_out_of_space(&error) {
+                return Err(LogError::NoSpace);
+            }
             return self.failed(&format!("writing {} failed: {error}", path.display()));
         }
         self.checkpoints.set(self.checkpoints.get() + 1);

@@ -81,6 +81,16 @@ pub enum LogError {
     },
 }
 
+/// Whether a disk said that it is full, which passes: what was refused may be tried again, since
+/// blocks were refused and none is in an unknown state. Not so of a flush, which is never retried.
+#[must_use]
+pub fn is_out_of_space(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
+}
+
 /// A log as a checkpoint knows it, with everything recovery needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogImage {
@@ -220,8 +230,8 @@ pub struct PartitionLog {
     /// Highest offset that was acknowledged before it was flushed.
     pub(super) acknowledged: Cell<Offset>,
     offline: RefCell<Option<LogError>>,
-    /// What recovery found; it outlives restarts, unlike an error of the disk.
-    damage: Option<String>,
+    /// What recovery or the scrubber found; it outlives restarts, unlike an error of the disk.
+    damage: RefCell<Option<String>>,
     pub(super) weak: Weak<PartitionLog>,
 }
 
@@ -283,7 +293,7 @@ impl PartitionLog {
             touched: Cell::new(false),
             acknowledged: Cell::default(),
             offline: RefCell::new(offline),
-            damage: image.damage,
+            damage: RefCell::new(image.damage),
             weak: weak.clone(),
         })
     }
@@ -334,6 +344,13 @@ impl PartitionLog {
         self.mark.moved().raise();
         self.rolled.raise();
         self.cache.wake();
+    }
+
+    /// Takes this log out of service until an operator repairs it; the next checkpoint makes that
+    /// durable.
+    pub(super) fn set_damage(&self, what: String) {
+        let what = self.damage.borrow_mut().get_or_insert(what).clone();
+        self.set_offline(LogError::Offline(what.into()));
     }
 
     /// First offset that may be read.
@@ -502,13 +519,30 @@ impl PartitionLog {
                 .collect(),
             epochs: state.epochs.clone(),
             producers: state.producers.clone(),
-            damage: self.damage.clone(),
+            damage: self.damage.borrow().clone(),
         };
         if let Some(place) = state.pending_cut {
             let later = image.cut(place);
             debug_assert!(later.is_some(), "the segment is there until memory is cut");
         }
         Some(image)
+    }
+
+    /// Lets go of the memory of bytes that will never be stored: the directory has failed.
+    pub(super) fn abandon(&self) {
+        self.settle();
+        self.mark.forget_direct();
+        let mut state = self.state.borrow_mut();
+        state.unflushed.clear();
+        let mut unstored = 0;
+        for segment in &mut state.segments {
+            unstored += segment.size - segment.stored;
+            segment.flushed = segment.size;
+            segment.stored = segment.size;
+        }
+        drop(state);
+        self.cache.note_stored(unstored as usize);
+        self.cache.trim();
     }
 }
 

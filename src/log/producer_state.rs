@@ -3,6 +3,13 @@
 //! Kafka: `ProducerStateManager`, `ProducerStateEntry`, `ProducerAppendInfo`. A batch that equals a
 //! remembered one is a retry and gets the original's offset; any other batch out of sequence is
 //! refused; a producer nothing is known of may start anywhere.
+//!
+//! # Format in a checkpoint (little-endian)
+//! ```text
+//! count 4 | per producer, by id: producer id 8 | epoch 2 | last timestamp 8 | batch count 4
+//!           per batch, oldest first: first sequence 4 | last sequence 4 | base offset 8
+//!                                    last offset 8 | timestamp 8
+//! ```
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -165,8 +172,7 @@ impl ProducerState {
         }
     }
 
-    /// Appends everything for a checkpoint: count, then per producer id 8, epoch 2, timestamp 8,
-    /// count 4 and per batch first and last sequence 4+4, base and last offset 8+8, timestamp 8.
+    /// Appends everything for a checkpoint; the format is at the head of this file.
     pub fn encode(&self, into: &mut Vec<u8>) {
         put_count(into, self.producers.len());
         for (id, producer) in &self.producers {

@@ -7,7 +7,7 @@
 
 use std::io;
 
-use super::partition_log::{LogError, LogImage, PartitionLog};
+use super::partition_log::{LogError, LogImage, PartitionLog, is_out_of_space};
 use super::position::{BytePosition, SegmentId};
 use super::segment::{Segment, index_file_name};
 use super::small_file;
@@ -41,7 +41,7 @@ impl PartitionLog {
             self.end_writing();
             self.keep_pace(length).await;
             if let Err(error) = executed {
-                return Err(self.fail_directory("writing a segment", &error));
+                return Err(self.not_stored("writing a segment", &error));
             }
         }
         Ok(())
@@ -155,7 +155,7 @@ impl PartitionLog {
             let sealed = self.seal(segment).await;
             self.end_writing();
             if let Err(error) = sealed {
-                return Err(self.fail_directory("sealing a segment", &error));
+                return Err(self.not_stored("sealing a segment", &error));
             }
         }
         Ok(())
@@ -240,7 +240,9 @@ impl PartitionLog {
             (found.size, found.base_offset, index)
         };
         file.set_len(size).await?;
-        file.full_sync().await?;
+        // Whatever a failed flush says, it is no full disk that may be tried again.
+        let flushed = file.full_sync().await;
+        flushed.map_err(|error| io::Error::other(error.to_string()))?;
         if let Some(index) = index {
             let path = self.directory().join(index_file_name(base_offset));
             small_file::replace(&path, &index).await?;
@@ -252,6 +254,16 @@ impl PartitionLog {
             found.file = None;
         }
         Ok(())
+    }
+
+    /// A full disk refuses blocks and keeps the rest: the journal holds the bytes until there is
+    /// space.
+    fn not_stored(&self, doing: &str, error: &io::Error) -> LogError {
+        if is_out_of_space(error) {
+            LogError::NoSpace
+        } else {
+            self.fail_directory(doing, error)
+        }
     }
 
     /// A failed write to a segment is the directory's failure: nothing in it can be trusted to

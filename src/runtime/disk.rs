@@ -114,7 +114,9 @@ pub async fn place(placements: Vec<Placement>, durably: bool) -> io::Result<Vec<
     let place = move || {
         let made: Vec<_> = placements.iter().map(place_one).collect();
         if durably {
-            sync_names(&placements, &made)?;
+            // Whatever a failed flush says, it is no full disk that may be tried again.
+            let flushed = sync_names(&placements, &made);
+            flushed.map_err(|error| io::Error::other(error.to_string()))?;
         }
         Ok(made)
     };
@@ -127,6 +129,16 @@ fn place_one(placement: &Placement) -> io::Result<std::fs::File> {
     if placement.makes_directory {
         std::fs::create_dir(directory_of(path))?;
     }
+    let named = name_one(placement);
+    if named.is_err() && placement.makes_directory {
+        // Or the next attempt would take it for somebody else's.
+        std::fs::remove_dir(directory_of(path))?;
+    }
+    named
+}
+
+fn name_one(placement: &Placement) -> io::Result<std::fs::File> {
+    let path = &placement.path;
     match &placement.from {
         Some(from) => {
             startup::rename(from, path)?;
@@ -302,10 +314,10 @@ impl File {
                 // Some file systems cannot reserve; the length still has to be right.
                 Err(rustix::io::Errno::OPNOTSUPP) => {
                     let length = u64::try_from(rustix::fs::fstat(&descriptor)?.st_size);
-                    let shorter = length.is_ok_and(|length| length < size_bytes);
-                    Ok(if shorter {
+                    if length.is_ok_and(|length| length < size_bytes) {
                         rustix::fs::ftruncate(&descriptor, size_bytes)?;
-                    })
+                    }
+                    Ok(())
                 }
                 Err(error) => Err(error.into()),
             }
@@ -396,6 +408,29 @@ pub async fn list_dir(path: &Path) -> io::Result<Vec<DirEntry>> {
 /// As stat(2), but for a missing name.
 pub async fn exists(path: &Path) -> io::Result<bool> {
     urgent(path, startup::exists).await
+}
+
+/// Which directory of which file system a path leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    device: u64,
+    inode: u64,
+}
+
+/// What `path` leads to now; another answer later means that something was mounted, unmounted or
+/// replaced.
+///
+/// # Errors
+/// As stat(2).
+pub async fn identity(path: &Path) -> io::Result<Identity> {
+    let identity = |path: &Path| {
+        let status = rustix::fs::stat(path)?;
+        Ok(Identity {
+            device: status.st_dev,
+            inode: status.st_ino,
+        })
+    };
+    urgent(path, identity).await
 }
 
 /// Sizes of a file system.

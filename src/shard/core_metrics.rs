@@ -16,6 +16,7 @@ pub fn samples(router: &Router, net: &NetMetrics) -> Vec<Sample> {
     let mut samples = Vec::new();
     net_samples(net, &mut samples);
     log_samples(router, &mut samples);
+    disk_samples(router, &mut samples);
     compaction_samples(router, &mut samples);
     runtime_samples(&mut samples);
     samples
@@ -90,7 +91,7 @@ fn net_samples(net: &NetMetrics, samples: &mut Vec<Sample>) {
 
 fn log_samples(router: &Router, samples: &mut Vec<Sample>) {
     let replicas = router.replicas();
-    let (mut groups, mut bytes, mut allocated, mut checkpoints, mut offline) = (0, 0, 0, 0, 0);
+    let (mut groups, mut bytes, mut allocated, mut checkpoints) = (0, 0, 0, 0);
     let (mut direct_writes, mut direct_bytes, mut pool_bytes, mut weak) = (0, 0, 0, 0);
     for directory in replicas.directories() {
         let counts = directory.journal().counts();
@@ -104,7 +105,6 @@ fn log_samples(router: &Router, samples: &mut Vec<Sample>) {
         let is_weak = |log: &&Rc<PartitionLog>| log.settings().flush_messages > 1;
         weak += logs.iter().filter(is_weak).count() as u64;
         checkpoints += directory.checkpoints();
-        offline += u64::from(directory.journal().failure().is_some());
     }
     samples.extend([
         gauge(
@@ -152,15 +152,47 @@ fn log_samples(router: &Router, samples: &mut Vec<Sample>) {
             "Checkpoints written.",
             checkpoints,
         ),
-        gauge(
-            "percolog_offline_directories",
-            "Data directories that failed.",
-            offline,
-        ),
         counter(
             "percolog_mailbox_refusals_total",
             "Questions to other cores refused because a mailbox was full.",
             router.refused(),
+        ),
+    ]);
+}
+
+fn disk_samples(router: &Router, samples: &mut Vec<Sample>) {
+    let replicas = router.replicas();
+    let scrub = replicas.scrub_counts();
+    samples.extend([
+        gauge(
+            "percolog_offline_directories",
+            "Data directories that do not serve, as the core sees them.",
+            replicas.offline_directories() as u64,
+        ),
+        gauge(
+            "percolog_full_directories",
+            "Data directories without space for appends, as the core sees them.",
+            replicas.full_directories() as u64,
+        ),
+        counter(
+            "percolog_scrub_rounds_total",
+            "Full rounds of the background check over all sealed segments.",
+            scrub.rounds,
+        ),
+        counter(
+            "percolog_scrub_bytes_total",
+            "Bytes that the background check read.",
+            scrub.bytes,
+        ),
+        counter(
+            "percolog_scrub_damaged_batches_total",
+            "Batches that did not verify, each of which took its partition offline.",
+            scrub.bad_batches,
+        ),
+        gauge(
+            "percolog_offline_partitions",
+            "Partitions of the core that do not serve because of their disk.",
+            replicas.offline_logs().len() as u64,
         ),
     ]);
 }

@@ -112,7 +112,11 @@ impl ImageDelta<'_> {
             let before = self.before.and_then(|before| before.topic_by_id(topic.id));
             let same = before.is_some_and(|before| Arc::ptr_eq(before, topic));
             if !same || defaults_changed {
-                lead_topic(topic, replicas, config, core, cores);
+                let known = match self.before {
+                    None => usize::MAX,
+                    Some(_) => before.map_or(0, |before| before.partitions.len()),
+                };
+                lead_topic((topic, known), replicas, config, core, cores);
             }
         }
         for log in self.gone(replicas) {
@@ -148,22 +152,26 @@ fn log_id(topic: &TopicImage, partition: usize) -> LogId {
     }
 }
 
+/// The first `known` partitions of the topic are not new.
 fn lead_topic(
-    topic: &TopicImage,
+    (topic, known): (&TopicImage, usize),
     replicas: &Rc<ReplicaManager>,
     config: &BrokerConfig,
     core: CoreId,
     cores: usize,
 ) {
     let settings = log_settings(topic, config);
-    let directories = replicas.directories().count();
+    let directories = replicas.directory_count();
     for (number, partition) in topic.partitions.iter().enumerate() {
         let log = log_id(topic, number);
         if placement::owner(log, cores) != core {
             continue;
         }
         let name = format!("{}-{number}", topic.name);
-        let directory = placement::directory(log, cores, directories);
-        replicas.lead(log, directory, &name, partition.leader_epoch, settings);
+        let home = (
+            placement::directory(log, cores, directories),
+            number >= known,
+        );
+        replicas.lead(log, home, &name, partition.leader_epoch, settings);
     }
 }

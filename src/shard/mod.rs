@@ -7,11 +7,14 @@
 //! * **May import**: `runtime`, `wire`, `net`, `log`, `partition`, `coordinator`, `cluster`,
 //!   `observe`, `config`.
 //!
-//! *Architecture Invariant*: nothing else crosses cores. Requests between cores may be refused when
-//! a mailbox is full; answers never are.
+//! *Architecture Invariant*: nothing else crosses cores but what they know of the disks
+//! ([`directory_health`]). Requests between cores may be refused when a mailbox is full; answers
+//! never are.
 
 pub mod controller_service;
 pub mod core_metrics;
+pub mod directory_health;
+pub mod directory_watch;
 pub mod housekeeping;
 mod image_delta;
 pub mod metadata_snapshot;

@@ -2,44 +2,83 @@
 //! requests ask of them.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
-use std::time::Duration;
+use std::sync::Arc;
 
 use futures_util::future::join_all;
 
+use super::directory_health::DirectoryHealth;
 use super::housekeeping::{Housekeeper, HousekeepingConfig};
 use super::request::{
-    AppendPart, AppendedPart, DeleteRecordsPart, DirectoryState, EpochEndPart, FetchPart,
-    FetchedPart, FoundOffset, ListOffsetsPart, LogUsage, OffsetWanted, PartitionError, Promise,
+    AppendPart, AppendedPart, DeleteRecordsPart, EpochEndPart, FetchPart, FetchedPart, FoundOffset,
+    ListOffsetsPart, LogUsage, OffsetWanted, PartitionError, Promise,
 };
+use crate::log::chunk_cache::ChunkCache;
 use crate::log::log_directory::LogDirectory;
 use crate::log::partition_log::{LogError, LogSettings};
 use crate::log::position::{LogId, Offset};
 use crate::log::reader::Slices;
+use crate::log::scrub::{ScrubCounts, Scrubber};
 use crate::partition::leader::EpochJudgement;
 use crate::partition::replica::{AppendRefusal, Placed, Replica};
 use crate::partition::turns::Turn;
-use crate::runtime::clock;
+use crate::runtime::core_id::CoreId;
 use crate::runtime::disk;
 use crate::runtime::executor::{Queue, spawn};
 use crate::runtime::signal::{Promise as SlotPromise, Promised, Signal, promise};
 
-/// How often a data directory is asked for its free space.
-const SPACE_CHECK: Duration = Duration::from_secs(1);
-
 /// What appends find about a data directory.
-struct DirectorySlot {
-    directory: Rc<LogDirectory>,
-    is_full: Cell<bool>,
+pub(super) struct DirectorySlot {
+    /// None when it was offline at the start.
+    pub(super) directory: Option<Rc<LogDirectory>>,
+    pub(super) identity: Cell<Option<disk::Identity>>,
+    pub(super) is_full: Cell<bool>,
+    pub(super) announced_full: Cell<bool>,
+    /// What appends may take until the disk is looked at again.
+    pub(super) room_bytes: Cell<u64>,
+}
+
+impl DirectorySlot {
+    pub(super) fn new(directory: Option<Rc<LogDirectory>>) -> DirectorySlot {
+        DirectorySlot {
+            directory,
+            identity: Cell::new(None),
+            is_full: Cell::new(false),
+            announced_full: Cell::new(false),
+            room_bytes: Cell::new(u64::MAX),
+        }
+    }
+}
+
+/// What a replica manager is told once.
+#[derive(Clone, Copy, Debug)]
+pub struct ReplicaSettings {
+    /// Space of each data directory that appends do not use.
+    pub reserve_bytes: u64,
+    /// What may come out of one compressed batch.
+    pub decompressed_max_bytes: usize,
+    /// Retention and compaction.
+    pub housekeeping: HousekeepingConfig,
+    /// How fast this core reads sealed segments to find damage; 0 is not at all.
+    pub scrub_bytes_per_second: u64,
 }
 
 /// See the head of this file.
 pub struct ReplicaManager {
-    slots: Vec<DirectorySlot>,
-    replicas: RefCell<BTreeMap<LogId, Rc<Replica>>>,
-    reserve_bytes: u64,
-    decompressed_max_bytes: usize,
+    pub(super) core: CoreId,
+    pub(super) slots: Vec<DirectorySlot>,
+    pub(super) health: Arc<DirectoryHealth>,
+    pub(super) cache: Rc<ChunkCache>,
+    pub(super) replicas: RefCell<BTreeMap<LogId, Rc<Replica>>>,
+    /// Partitions whose log is in a directory that was offline at the start.
+    pub(super) missing: RefCell<BTreeMap<LogId, String>>,
+    /// Partitions that do not serve, as last looked at.
+    pub(super) offline_logs: RefCell<BTreeSet<LogId>>,
+    pub(super) settings: ReplicaSettings,
+    /// The directories were looked at.
+    pub(super) looked: Signal,
+    scrubber: Rc<Scrubber>,
     housekeeper: Housekeeper,
 }
 
@@ -50,33 +89,84 @@ pub type PartResult<T> = Result<T, PartitionError>;
 type Ordered = (AppendPart, PartResult<(Rc<Replica>, Turn)>);
 
 impl ReplicaManager {
-    /// A core with its data directories and no partitions yet.
+    /// A core with its data directories (none for one that is offline) and no partitions yet.
     #[must_use]
     pub fn new(
-        directories: Vec<Rc<LogDirectory>>,
-        reserve_bytes: u64,
-        decompressed_max_bytes: usize,
-        housekeeping: &HousekeepingConfig,
+        core: CoreId,
+        directories: Vec<Option<Rc<LogDirectory>>>,
+        health: Arc<DirectoryHealth>,
+        cache: Rc<ChunkCache>,
+        settings: ReplicaSettings,
     ) -> Rc<ReplicaManager> {
-        let slot = |directory| DirectorySlot {
-            directory,
-            is_full: Cell::new(false),
-        };
+        assert!(directories.len() == health.len(), "one slot per directory");
+        let online = directories.iter().flatten().cloned().collect();
         let manager = Rc::new(ReplicaManager {
-            slots: directories.into_iter().map(slot).collect(),
+            core,
+            scrubber: Scrubber::new(online, settings.scrub_bytes_per_second),
+            slots: directories.into_iter().map(DirectorySlot::new).collect(),
+            health,
+            cache,
             replicas: RefCell::default(),
-            reserve_bytes,
-            decompressed_max_bytes,
-            housekeeper: Housekeeper::new(housekeeping, decompressed_max_bytes),
+            missing: RefCell::default(),
+            offline_logs: RefCell::default(),
+            settings,
+            looked: Signal::default(),
+            housekeeper: Housekeeper::new(&settings.housekeeping, settings.decompressed_max_bytes),
         });
-        spawn(Queue::Background, manager.clone().watch_space());
-        Housekeeper::start(&manager, housekeeping);
+        spawn(Queue::Background, manager.clone().watch_directories());
+        Housekeeper::start(&manager, &settings.housekeeping);
+        if settings.scrub_bytes_per_second > 0 {
+            spawn(Queue::Background, manager.scrubber.clone().run());
+        }
         manager
     }
 
-    /// The data directories of this core.
+    /// The data directories of this core that were usable at the start.
     pub fn directories(&self) -> impl Iterator<Item = &Rc<LogDirectory>> {
-        self.slots.iter().map(|slot| &slot.directory)
+        self.slots.iter().filter_map(|slot| slot.directory.as_ref())
+    }
+
+    /// How many data directories are configured.
+    #[must_use]
+    pub fn directory_count(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Data directories that do not serve.
+    #[must_use]
+    pub fn offline_directories(&self) -> usize {
+        self.slots
+            .iter()
+            .filter(|slot| slot.online().is_none())
+            .count()
+    }
+
+    /// Data directories that take no appends because their disks are full.
+    #[must_use]
+    pub fn full_directories(&self) -> usize {
+        let is_full = |slot: &&DirectorySlot| {
+            slot.online()
+                .is_some_and(|directory| slot.is_full.get() || directory.is_out_of_space())
+        };
+        self.slots.iter().filter(is_full).count()
+    }
+
+    /// What the background check of sealed segments found.
+    #[must_use]
+    pub fn scrub_counts(&self) -> ScrubCounts {
+        self.scrubber.counts()
+    }
+
+    /// Partitions of this core that do not serve.
+    #[must_use]
+    pub fn offline_logs(&self) -> BTreeSet<LogId> {
+        self.offline_logs.borrow().clone()
+    }
+
+    /// Raised when the directories were looked at.
+    #[must_use]
+    pub fn looked(&self) -> &Signal {
+        &self.looked
     }
 
     /// Partitions of this core.
@@ -100,11 +190,13 @@ impl ReplicaManager {
             .collect()
     }
 
-    /// Leads a partition: opens its log, or creates it in data directory `directory`.
+    /// Leads a partition: opens its log, or creates it in data directory `directory`, in the first
+    /// one if that is offline. What is not new and may lie in a directory that is offline is offline
+    /// too.
     pub fn lead(
         &self,
         log: LogId,
-        directory: usize,
+        (directory, is_new): (usize, bool),
         name: &str,
         epoch: i32,
         settings: LogSettings,
@@ -120,9 +212,19 @@ impl ReplicaManager {
                 opened.set_settings(settings);
                 opened
             }
-            None => self.slots[directory]
-                .directory
-                .create_log(log, name, settings),
+            None if !is_new && self.health.may_be_missing(log) => {
+                let why = "its data directory was offline when the broker started".to_string();
+                self.missing.borrow_mut().insert(log, why);
+                return;
+            }
+            None => {
+                let turn = self.slots[directory].online();
+                let home = turn.or(self.slots[0].online());
+                let Some(home) = home else {
+                    return; // The broker is about to end.
+                };
+                home.create_log(log, name, settings)
+            }
         };
         self.replicas
             .borrow_mut()
@@ -131,6 +233,7 @@ impl ReplicaManager {
 
     /// Removes a partition and its records; the files go in the background.
     pub fn remove(self: &Rc<Self>, log: LogId) {
+        self.missing.borrow_mut().remove(&log);
         let removed = self.replicas.borrow_mut().remove(&log);
         let owner = self
             .directories()
@@ -166,7 +269,11 @@ impl ReplicaManager {
     }
 
     fn known(&self, log: LogId) -> PartResult<Rc<Replica>> {
-        self.replica(log).ok_or(PartitionError::Unknown)
+        self.replica(log)
+            .ok_or_else(|| match self.missing.borrow().get(&log) {
+                Some(why) => PartitionError::Storage(why.clone()),
+                None => PartitionError::Unknown,
+            })
     }
 
     /// A partition whose leader epoch a client knows.
@@ -189,7 +296,7 @@ impl ReplicaManager {
         let order = |part: AppendPart| {
             let replica = self
                 .known(part.log)
-                .and_then(|replica| self.appendable(replica));
+                .and_then(|replica| self.appendable(replica, &part));
             let ordered = replica.map(|replica| {
                 let turn = replica.take_turn();
                 (replica, turn)
@@ -202,13 +309,20 @@ impl ReplicaManager {
         answer
     }
 
-    fn appendable(&self, replica: Rc<Replica>) -> PartResult<Rc<Replica>> {
+    fn appendable(&self, replica: Rc<Replica>, part: &AppendPart) -> PartResult<Rc<Replica>> {
         let id = replica.log().id();
-        let full = |slot: &DirectorySlot| slot.is_full.get() && slot.directory.log(id).is_some();
-        if self.slots.iter().any(full) {
-            Err(PartitionError::DiskFull)
-        } else {
+        let holds = |slot: &&DirectorySlot| {
+            let directory = slot.directory.as_ref();
+            directory.is_some_and(|directory| directory.log(id).is_some())
+        };
+        let slot = match self.slots.as_slice() {
+            [only] => Some(only),
+            slots => slots.iter().find(holds),
+        };
+        if slot.is_none_or(|slot| slot.take_room(part.header.size_bytes())) {
             Ok(replica)
+        } else {
+            Err(PartitionError::DiskFull)
         }
     }
 
@@ -282,7 +396,7 @@ impl ReplicaManager {
     pub async fn list_offset(&self, part: &ListOffsetsPart) -> PartResult<FoundOffset> {
         let replica = self.led(part.log, part.current_leader_epoch)?;
         replica.log().healthy().map_err(unreadable)?;
-        let limit = self.decompressed_max_bytes;
+        let limit = self.settings.decompressed_max_bytes;
         let at = |offset: i64| FoundOffset {
             timestamp_ms: -1,
             offset,
@@ -342,59 +456,21 @@ impl ReplicaManager {
     #[must_use]
     pub fn usage(&self) -> Vec<LogUsage> {
         let mut usage = Vec::new();
-        for (directory, slot) in self.slots.iter().enumerate() {
-            for log in slot.directory.logs() {
-                usage.push(LogUsage {
-                    log: log.id(),
-                    directory,
-                    size_bytes: log.size_bytes(),
-                });
-            }
+        for (index, slot) in self.slots.iter().enumerate() {
+            let logs = slot.directory.iter().flat_map(|directory| directory.logs());
+            usage.extend(logs.map(|log| LogUsage {
+                log: log.id(),
+                directory: index,
+                size_bytes: log.size_bytes(),
+            }));
         }
         usage
-    }
-
-    /// The state of the data directories as this core sees them.
-    pub async fn directory_states(&self) -> Vec<DirectoryState> {
-        let mut states = Vec::new();
-        for directory in self.directories() {
-            let path = directory.path();
-            let space = disk::space(path).await.ok();
-            states.push(DirectoryState {
-                path: path.display().to_string(),
-                total_bytes: space.map_or(-1, |space| space.total_bytes.cast_signed()),
-                usable_bytes: space.map_or(-1, |space| space.free_bytes.cast_signed()),
-                offline: directory.journal().failure().is_some(),
-            });
-        }
-        states
     }
 
     /// Flushes everything and empties the journals. Nothing may be appended any more.
     pub async fn shut_down(&self) {
         for directory in self.directories() {
             directory.shut_down().await;
-        }
-    }
-
-    /// Keeps the reserve: appends stop before the disk is full, and go on when there is space.
-    async fn watch_space(self: Rc<Self>) {
-        loop {
-            for slot in &self.slots {
-                let path = slot.directory.path();
-                let Ok(space) = disk::space(path).await else {
-                    continue;
-                };
-                let is_full = space.free_bytes < self.reserve_bytes;
-                if is_full {
-                    slot.directory.empty_pool().await;
-                }
-                if slot.is_full.replace(is_full) != is_full {
-                    tracing::warn!(directory = %path.display(), free_bytes = space.free_bytes,
-                        reserve_bytes = self.reserve_bytes, is_full, "space of a data directory");
-                }
-            }
-            clock::sleep(SPACE_CHECK).await;
         }
     }
 }

@@ -6,6 +6,7 @@
 //! fit.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -31,6 +32,7 @@ use crate::runtime::core_id::CoreId;
 use crate::runtime::executor::{Queue, spawn};
 use crate::runtime::mesh::MeshPort;
 use crate::runtime::signal::{Promise as SlotPromise, Promised, Signal, promise};
+use crate::wire::codec::Uuid;
 
 /// Messages taken from the mailboxes in one turn.
 const MOST_PER_TURN: usize = 64;
@@ -45,6 +47,7 @@ enum Question {
     DeleteRecords(Vec<DeleteRecordsPart>),
     Usage,
     Apply(Arc<MetadataImage>),
+    Offline(Arc<BTreeSet<LogId>>),
     Control(Command),
 }
 
@@ -91,6 +94,8 @@ pub struct Router {
     calls: RefCell<Slab<(CoreId, SlotPromise<Answer>)>>,
     outstanding: RefCell<Vec<usize>>,
     controller: RefCell<Option<Rc<ControllerService>>>,
+    /// Partitions that do not serve, of every core.
+    offline: RefCell<Vec<Arc<BTreeSet<LogId>>>>,
     refused: Cell<u64>,
 }
 
@@ -117,10 +122,12 @@ impl Router {
             calls: RefCell::default(),
             outstanding: RefCell::new(vec![0; cores]),
             controller: RefCell::default(),
+            offline: RefCell::new(vec![Arc::default(); cores]),
             refused: Cell::new(0),
         });
         spawn(Queue::Network, router.clone().serve_questions());
         spawn(Queue::Network, router.clone().take_answers());
+        spawn(Queue::Background, router.clone().spread_offline());
         router
     }
 
@@ -309,6 +316,47 @@ impl Router {
     /// The state of the data directories.
     pub async fn data_directories(self: &Rc<Self>) -> Vec<DirectoryState> {
         self.replicas.directory_states().await
+    }
+
+    /// Whether a partition does not serve because of its disk, as last heard from its core.
+    #[must_use]
+    pub fn is_offline(&self, topic: Uuid, partition: i32) -> bool {
+        let log = LogId {
+            topic: topic.0,
+            partition: partition.unsigned_abs(),
+        };
+        self.offline.borrow()[self.owner(log).index()].contains(&log)
+    }
+
+    /// Whether any partition does not serve because of its disk.
+    #[must_use]
+    pub fn has_offline(&self) -> bool {
+        self.offline.borrow().iter().any(|logs| !logs.is_empty())
+    }
+
+    /// Tells the other cores which partitions of this one do not serve, when that changes.
+    async fn spread_offline(self: Rc<Self>) {
+        let mut told: Arc<BTreeSet<LogId>> = Arc::default();
+        loop {
+            let looked = self.replicas.looked().raised();
+            let offline = self.replicas.offline_logs();
+            if offline != *told {
+                let offline = Arc::new(offline);
+                self.offline.borrow_mut()[self.core.index()] = offline.clone();
+                let asked: Option<Vec<_>> = self
+                    .others()
+                    .map(|core| self.ask(core, Question::Offline(offline.clone())))
+                    .collect();
+                // A full mailbox: again when the directories are looked at next.
+                if let Some(asked) = asked {
+                    for answer in asked {
+                        answer.await;
+                    }
+                    told = offline;
+                }
+            }
+            looked.await;
+        }
     }
 
     /// Has the controller decide; what it decided is flushed and applied on every core when this
@@ -501,7 +549,7 @@ impl Router {
     fn answer_here(self: Rc<Self>, question: Question) -> Promised<Answer> {
         let (done, answer) = promise();
         spawn(Queue::Network, async move {
-            done.keep(self.answer(question).await)
+            done.keep(self.answer(self.core, question).await)
         });
         answer
     }
@@ -525,7 +573,7 @@ impl Router {
                     });
                 } else {
                     spawn(Queue::Network, async move {
-                        let answer = router.answer(question).await;
+                        let answer = router.answer(from, question).await;
                         router.send_answer(from, call, answer);
                     });
                 }
@@ -538,7 +586,7 @@ impl Router {
         assert!(sent.is_ok(), "answers fit: as many as may be outstanding");
     }
 
-    async fn answer(&self, question: Question) -> Answer {
+    async fn answer(&self, from: CoreId, question: Question) -> Answer {
         match question {
             Question::Append(parts, until) => {
                 let results = self.replicas.start_append(parts, until).await;
@@ -575,6 +623,10 @@ impl Router {
             Question::Usage => Answer::Usage(self.replicas.usage()),
             Question::Apply(image) => {
                 self.apply(image);
+                Answer::Applied
+            }
+            Question::Offline(offline) => {
+                self.offline.borrow_mut()[from.index()] = offline;
                 Answer::Applied
             }
             Question::Control(command) => {

@@ -5,12 +5,14 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, ChildStderr, Command, Stdio};
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use percolog::wire::codec::{Records, Writer};
 use percolog::wire::frame;
 use percolog::wire::message::{Message, Request};
-use percolog::wire::messages::{create_topics, metadata, produce};
+use percolog::wire::messages::{create_topics, fetch, metadata, produce};
+use percolog::wire::record_batch::Batches;
 use percolog::wire::record_batch_builder::{BatchBuilder, BatchOptions};
 
 /// Long enough for a slow machine; a test that waits this long has failed.
@@ -21,6 +23,8 @@ pub(crate) struct Broker {
     child: Child,
     /// Where clients connect.
     pub(crate) address: SocketAddr,
+    /// What it wrote to stderr, once it has ended.
+    said: Receiver<String>,
 }
 
 impl Broker {
@@ -38,16 +42,21 @@ impl Broker {
             .expect("the binary was built for this test");
         let stdout = BufReader::new(child.stdout.take().expect("piped"));
         let stderr = child.stderr.take().expect("piped");
-        let said = std::thread::spawn(move || drain(stderr));
+        let (sender, said) = std::sync::mpsc::channel();
+        std::thread::spawn(move || sender.send(drain(stderr)));
         let ready = stdout.lines().map_while(Result::ok).find_map(|line| {
             line.strip_prefix("percolog ready ")
                 .map(|address| address.parse().expect("an address"))
         });
         match ready {
-            Some(address) => Ok(Broker { child, address }),
+            Some(address) => Ok(Broker {
+                child,
+                address,
+                said,
+            }),
             None => {
                 let _ = child.wait();
-                Err(said.join().expect("reading does not panic"))
+                Err(said.recv().expect("reading does not panic"))
             }
         }
     }
@@ -71,6 +80,26 @@ impl Broker {
             .expect("kill exists");
         assert!(told.success());
         self.child.wait().expect("a child").code()
+    }
+
+    /// Tells it to stop; the exit code and what it wrote to stderr.
+    pub(crate) fn stop_and_tell(self) -> (Option<i32>, String) {
+        let mut kill = Command::new("kill");
+        let told = kill.arg(self.pid().to_string()).status();
+        assert!(told.expect("kill exists").success());
+        self.end()
+    }
+
+    /// kill -9; what it wrote to stderr.
+    pub(crate) fn kill_and_tell(mut self) -> String {
+        self.child.kill().expect("still running");
+        self.end().1
+    }
+
+    /// Waits until it has ended by itself; the exit code and what it wrote to stderr.
+    pub(crate) fn end(mut self) -> (Option<i32>, String) {
+        let said = self.said.recv_timeout(PATIENCE).expect("it ends");
+        (self.child.wait().expect("a child").code(), said)
     }
 
     /// Resident memory in bytes.
@@ -266,6 +295,55 @@ pub(crate) fn produced(frame: &[u8], version: i16) -> (i16, i64) {
         frame::decode_response_of::<produce::ProduceRequest>(frame, version).expect("an answer");
     let partition = &answer.responses[0].partition_responses[0];
     (partition.error_code, partition.base_offset)
+}
+
+/// Every record of a partition by offset; the error code of a Fetch, if there was one.
+pub(crate) fn read_all(
+    client: &mut Client,
+    topic: &str,
+    partition: i32,
+) -> Result<Vec<(i64, Vec<u8>)>, i16> {
+    let mut records: Vec<(i64, Vec<u8>)> = Vec::new();
+    loop {
+        let next = records.last().map_or(0, |(offset, _)| offset + 1);
+        let wanted = fetch::FetchPartition {
+            partition,
+            fetch_offset: next,
+            partition_max_bytes: 1 << 20,
+            ..Default::default()
+        };
+        let request = fetch::FetchRequest {
+            max_bytes: 8 << 20,
+            topics: vec![fetch::FetchTopic {
+                topic: topic.into(),
+                partitions: vec![wanted],
+                ..Default::default()
+            }],
+            ..Default::default()
+        };
+        let frame = client.ask(6, &request);
+        let (_, answer) =
+            frame::decode_response_of::<fetch::FetchRequest>(&frame, 6).expect("an answer");
+        let data = &answer.responses[0].partitions[0];
+        if data.error_code != 0 {
+            return Err(data.error_code);
+        }
+        let before = records.len();
+        if let Records::Bytes(bytes) = &data.records {
+            for batch in Batches::new(bytes).map_while(Result::ok) {
+                batch.verify_checksum().expect("stored batches are whole");
+                let base = batch.header().base_offset;
+                for record in batch.records().expect("uncompressed") {
+                    let record = record.expect("whole");
+                    let value = record.value.expect("a value").to_vec();
+                    records.push((base + i64::from(record.offset_delta), value));
+                }
+            }
+        }
+        if records.len() == before {
+            return Ok(records);
+        }
+    }
 }
 
 /// Bytes of a message without header and length.

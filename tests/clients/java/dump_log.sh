@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # dump_log.sh DATA_DIR|FILE...: reads sealed segments with Kafka's own DumpLogSegments (deep iteration)
-# and fails when it finds anything invalid. In a directory, the last segment of each log is left out:
-# it is still written, may be longer than its records, and another process may hold it.
+# and fails when it finds anything invalid, or when `percolog inspect segment` says something else of
+# a batch. In a directory, the last segment of each log is left out: it is still written, may be
+# longer than its records, and another process may hold it.
 set -u
 . "$(dirname "$0")/../lib.sh"
-[ $# -gt 0 ] || { sed -n '2,4p' "$0"; exit 2; }
+[ $# -gt 0 ] || { sed -n '2,5p' "$0"; exit 2; }
 install_java
 files=()
 for argument in "$@"; do
@@ -39,6 +40,12 @@ for file in "${files[@]}"; do
     /^\| offset: / { records++; if (records > 1 && $3 != previous + 1) { bad++; print "record " $3 " follows " previous } previous = $3 }
     END { if (batches == 0) { bad++; print "no batch" } if (records != count) { bad++; print records " records, batches count " count }
       print "summary " batches + 0 " batches, " records + 0 " records"; exit bad > 0 }' "$report")
-  if [ $? -eq 0 ]; then pass "${file##*/} in $(basename "$(dirname "$file")"): ${verdict##*summary }"; else fail "$file" "$verdict"; fi
+  if [ $? -ne 0 ]; then
+    fail "$file" "$verdict"
+  elif ! compared=$(python3 "$CLIENTS/java/dump_compare.py" "$PERCOLOG" <"$report"); then
+    fail "$file" "$compared"
+  else
+    pass "${file##*/} in $(basename "$(dirname "$file")"): ${verdict##*summary }"
+  fi
 done
 finish
