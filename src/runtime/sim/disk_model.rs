@@ -62,6 +62,8 @@ pub struct DiskModel {
     next_flight: u64,
     events: u64,
     cut_at_event: Option<u64>,
+    /// So many durable writes outside of journals until one is interrupted.
+    extents_to_cut: Option<u64>,
     cut: bool,
     durable_writes: u64,
     written_bytes: u64,
@@ -104,8 +106,15 @@ impl DiskModel {
         self.cut_at_event = Some(self.events + events);
     }
 
+    /// Cuts the power soon after that many more durable writes outside of journals were begun: few
+    /// of all events are within one, and much depends on these.
+    pub fn cut_in_extent(&mut self, extents: u64) {
+        self.extents_to_cut = Some(extents);
+    }
+
     /// Never mind the cut.
     pub fn keep_power(&mut self) {
+        self.extents_to_cut = None;
         self.cut_at_event = None;
     }
 
@@ -339,6 +348,14 @@ impl DiskModel {
                 "two writes in flight on blocks {mine:?} and {theirs:?} of one file"
             );
         }
+        if durable && self.extents_to_cut.is_some() && !self.is_journal(inode) {
+            let left = self.extents_to_cut.take().unwrap_or(0);
+            if left == 0 {
+                self.cut_at_event = Some(self.events + 2);
+            } else {
+                self.extents_to_cut = Some(left - 1);
+            }
+        }
         let id = self.next_flight;
         self.next_flight += 1;
         self.flights.insert(
@@ -351,6 +368,13 @@ impl DiskModel {
             },
         );
         id
+    }
+
+    fn is_journal(&self, inode: InodeId) -> bool {
+        let mut names = self.names.iter();
+        names.any(|(path, node)| {
+            *node == Node::File(inode) && path.extension().is_some_and(|kind| kind == "journal")
+        })
     }
 
     pub(crate) fn finish_write(&mut self, flight: u64) {
@@ -440,6 +464,7 @@ impl DiskModel {
 
     fn restart(&mut self) {
         self.cut = false;
+        self.extents_to_cut = None;
         self.cut_at_event = None;
         self.events = 0;
     }
