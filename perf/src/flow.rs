@@ -126,7 +126,7 @@ impl Lane {
 
     /// Records that may be sent and were not handed out.
     pub(crate) fn backlog(&self, available: u64) -> u64 {
-        self.share(available) - self.taken
+        self.share(available).saturating_sub(self.taken)
     }
 
     /// Gives `each` the index of every record that may be sent and was not handed out.
@@ -177,7 +177,8 @@ impl Lane {
     /// target is again a sequence with a fixed step.
     fn take_round_robin(&mut self, share: u64, batches: &mut Vec<Batch>) {
         let length = self.targets.len();
-        let mut left = share - self.taken;
+        // Less than what was taken may be sent once the load is over.
+        let mut left = share.saturating_sub(self.taken);
         for _ in 0..length {
             if left == 0 || batches.len() == self.limits.batches {
                 return;
@@ -188,7 +189,8 @@ impl Lane {
                 .saturating_sub(position as u64)
                 .div_ceil(length as u64);
             let taken = self.taken_of[position];
-            let count = (due - taken).min(u64::from(self.limits.batch_records));
+            let count = due.saturating_sub(taken);
+            let count = count.min(u64::from(self.limits.batch_records));
             if count == 0 {
                 continue;
             }

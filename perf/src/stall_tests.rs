@@ -194,3 +194,17 @@ fn a_refused_request_is_sent_again_later_and_keeps_its_place_in_the_window() {
     assert!(flow.answered().is_some());
     assert!(flow.is_idle(3));
 }
+
+#[test]
+fn nothing_new_is_sent_once_the_load_is_over() {
+    for partitioner in [Partitioner::Sticky, Partitioner::RoundRobin] {
+        let mut flow = flow(partitioner, limits(4, 2), 2);
+        let pace = Pace::Closed { limit: u64::MAX };
+        assert!(flow.next(&pace, 0).is_some());
+        let over = Pace::Closed { limit: 0 };
+        assert!(flow.next(&over, 1).is_none());
+        assert!(flow.answered().is_some());
+        assert!(flow.next(&over, 2).is_none());
+        assert!(flow.is_idle(0));
+    }
+}
