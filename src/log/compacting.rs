@@ -379,6 +379,10 @@ impl PartitionLog {
         let created = CleanedFile::create(&path, index).await;
         let mut file = created.map_err(|error| self.compaction_failed("creating", &error))?;
         let written = self.write_group(group, map, plan, cleaner, &mut file).await;
+        if is_planted(Breach::SwapBeforeEntry) && written.is_ok() {
+            let named = self.name_swapped(base_offset, segment).await;
+            named.map_err(|error| self.compaction_failed("naming", &error))?;
+        }
         self.journal.room().await;
         let recorded = written.and_then(|()| {
             let swap = Swap {
@@ -501,10 +505,6 @@ impl PartitionLog {
     /// the log was deleted meanwhile: a checkpoint may be waiting for it.
     async fn finish_swap(&self, swap: RecordedSwap) -> Result<(), CompactionError> {
         let number = swap.number;
-        if is_planted(Breach::SwapBeforeEntry) {
-            // The power goes out before anybody sees that it fails later.
-            let _ = self.name_swapped(swap.base_offset, swap.segment).await;
-        }
         if swap.durable.await.is_none() {
             // The journal failed, or the broker stops: the entry never counts, the old names stay.
             self.compaction.settle(number);
