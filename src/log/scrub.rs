@@ -500,19 +500,17 @@ mod simulation {
             let mut disk = disk(random.u64(..));
             let victim = random.u32(0..LOGS);
             let below = Path::new(DATA).join(format!("t-{victim}"));
-            let files: Vec<PathBuf> = disk
+            // Those with an index are sealed.
+            let mut sealed: Vec<PathBuf> = disk
                 .files()
                 .into_iter()
                 .map(|(path, _)| path)
-                .filter(|path| {
-                    path.starts_with(&below) && path.extension().is_some_and(|e| e == "log")
-                })
+                .filter(|path| path.starts_with(&below))
+                .filter(|path| path.extension().is_some_and(|e| e == "index"))
+                .map(|path| path.with_extension("log"))
                 .collect();
-            // All but the last one are sealed; 3 batches of 4,068 bytes or a bit more in each.
-            let mut files = files;
-            files.sort();
-            assert!(files.len() > 3);
-            let file = &files[random.usize(0..files.len() - 1)];
+            sealed.sort();
+            let file = &sealed[random.usize(0..sealed.len())];
             let length = disk.content(file).len();
             let at = random.usize(0..length);
             let batch = BatchHeader::parse(&disk.content(file))
