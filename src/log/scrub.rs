@@ -27,6 +27,9 @@ use crate::wire::record_batch::{BatchHeader, HEADER_BYTES};
 /// What is read at a time.
 const WINDOW_BYTES: usize = 128 << 10;
 
+/// What has waited to be sealed since the start gets this long before a round.
+const SEALING_PAUSE: Duration = Duration::from_secs(1);
+
 /// Between two rounds.
 const ROUND_PAUSE: Duration = Duration::from_secs(3600);
 
@@ -244,6 +247,17 @@ impl Scrubber {
 
     /// Checks everything that is sealed now.
     pub async fn round(&self) {
+        for directory in &self.directories {
+            // A stop may come between the sealing of a segment and the checkpoint that says so.
+            if directory
+                .logs()
+                .iter()
+                .any(|log| log.has_complete_segment())
+            {
+                directory.journal().note_roll();
+            }
+        }
+        clock::sleep(SEALING_PAUSE).await;
         for directory in &self.directories {
             for log in directory.logs() {
                 for segment in log.sealed_segments() {
@@ -500,19 +514,17 @@ mod simulation {
             let mut disk = disk(random.u64(..));
             let victim = random.u32(0..LOGS);
             let below = Path::new(DATA).join(format!("t-{victim}"));
-            let files: Vec<PathBuf> = disk
+            let mut segments: Vec<PathBuf> = disk
                 .files()
                 .into_iter()
                 .map(|(path, _)| path)
-                .filter(|path| {
-                    path.starts_with(&below) && path.extension().is_some_and(|e| e == "log")
-                })
+                .filter(|path| path.starts_with(&below))
+                .filter(|path| path.extension().is_some_and(|e| e == "log"))
                 .collect();
-            // All but the last one are sealed; 3 batches of 4,068 bytes or a bit more in each.
-            let mut files = files;
-            files.sort();
-            assert!(files.len() > 3);
-            let file = &files[random.usize(0..files.len() - 1)];
+            segments.sort();
+            assert!(segments.len() > 3);
+            // All but the last one are complete.
+            let file = &segments[random.usize(0..segments.len() - 1)];
             let length = disk.content(file).len();
             let at = random.usize(0..length);
             let batch = BatchHeader::parse(&disk.content(file))
