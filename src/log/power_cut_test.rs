@@ -835,7 +835,7 @@ fn a_bad_group_in_the_middle_is_damage_and_not_the_end() {
     for in_body in [true, false] {
         let core = recover_after_flip(in_body, None);
         let damage = core.logs[0].damage.as_deref().expect("it has lost records");
-        assert!(damage.contains("offset"), "{damage}");
+        assert!(damage.contains("journal"), "{damage}");
         let core = recover_after_flip(in_body, Some(Breach::BadMiddleIsEnd));
         assert_eq!(core.logs[0].damage, None, "cut silently");
     }
