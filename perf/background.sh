@@ -41,7 +41,7 @@ fill() {
 prepare() {
   local name=$1 config arguments=()
   shift
-  for config in "segment.bytes=$segment_bytes" "$@"; do
+  for config in "segment.bytes=$segment_bytes" file.delete.delay.ms=1000 "$@"; do
     arguments+=(--config "$config")
   done
   if topic create "$name" --partitions 8 "${arguments[@]}"; then
@@ -61,6 +61,8 @@ latencies() {
   done
 }
 
+# Old segments are looked for and removed while the run goes on.
+broker_arguments=(--set log.retention.check.interval.ms=1000)
 start_percolog
 generate produce --bootstrap "$bootstrap" "${foreground[@]}" --warmup 3 --duration 10
 half=$(awk -v rate="$(value /produce/records_per_second)" 'BEGIN {printf "%d", rate / 2}')

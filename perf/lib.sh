@@ -21,6 +21,8 @@ data=
 broker_pid=
 ready_seconds=
 started_pids=()
+# Further arguments of `percolog serve`.
+broker_arguments=()
 figures=()
 
 common_options='
@@ -120,6 +122,7 @@ start_percolog() {
   exec 8<>"$work/ready"
   arguments=(serve --data-dir "$data" --listen "127.0.0.1:$port" --admin "127.0.0.1:$((port + 1))")
   [ -z "$cores" ] || arguments+=(--cores "$cores")
+  arguments+=("${broker_arguments[@]}")
   started=$(now_us)
   "$percolog" "${arguments[@]}" >"$work/ready" 2>>"$work/broker.log" 8>&- &
   broker_pid=$!

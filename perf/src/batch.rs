@@ -7,7 +7,7 @@
 //! * Every other batch is composed: values cut from the text pool at moving offsets, fresh keys or
 //!   time stamps, checksum over all bytes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 use percolog::wire::checksum;
@@ -23,6 +23,8 @@ use crate::text::TextPool;
 const CHECKSUM_START: usize = 21;
 /// Attributes, and the counts and lengths around key and value, at most.
 const RECORD_OVERHEAD_BYTES_MAX: usize = 1 + 5 + 1 + 5 + 5 + 5 + 1;
+/// Composed record sets that may be kept for their memory.
+const COMPOSED_MAX: usize = 64;
 /// Batches up to this size are copied between the frames' heads rather than gathered.
 pub(crate) const COPY_BYTES_MAX: usize = 4 << 10;
 
@@ -133,6 +135,9 @@ pub(crate) struct BatchMaker {
     next_key: BTreeMap<usize, u64>,
     target_count: u64,
     scratch: Vec<u8>,
+    /// Record sets that were composed; those that nobody holds any more are used again, since fresh
+    /// memory costs more than what is written to it.
+    composed: VecDeque<Rc<Vec<u8>>>,
 }
 
 impl BatchMaker {
@@ -151,6 +156,7 @@ impl BatchMaker {
             next_key: BTreeMap::new(),
             target_count: 1,
             scratch: Vec::new(),
+            composed: VecDeque::new(),
         };
         if are_sections_wanted && shape.keys == 0 {
             maker.build_sections(pool_bytes);
@@ -220,7 +226,7 @@ impl BatchMaker {
         stamps: Option<&mut dyn FnMut() -> [u8; STAMP_BYTES]>,
     ) -> ReadyBatch {
         let mut stamps = stamps;
-        let plain = &mut self.scratch;
+        let mut plain = std::mem::take(&mut self.scratch);
         plain.clear();
         for delta in 0..count {
             let stamp = stamps.as_mut().map(|next| next());
@@ -230,17 +236,40 @@ impl BatchMaker {
                 key_of(target, next, self.target_count, self.shape.keys)
             });
             let value = self.pool.cut(self.shape.record_bytes - stamp.len());
-            put_record(plain, delta, key.as_ref(), stamp, value);
+            put_record(&mut plain, delta, key.as_ref(), stamp, value);
         }
-        let records = match self.shape.codec {
-            Codec::None => plain.clone(),
-            codec => Compression::of(codec).compress(plain),
-        };
+        let mut records = plain;
+        if self.shape.codec != Codec::None {
+            let compressed = Compression::of(self.shape.codec).compress(&records);
+            self.scratch = std::mem::replace(&mut records, compressed);
+        } else {
+            self.scratch = self.unused();
+        }
         let mut header = header(records.len(), self.shape.codec, count, timestamp_ms, origin);
         header.crc = header.checksum(&records);
+        let records = Rc::new(records);
+        if self.shape.codec == Codec::None {
+            self.composed.push_back(Rc::clone(&records));
+        }
         ReadyBatch {
             header: header.encode(),
-            records: Rc::new(records),
+            records,
+        }
+    }
+
+    /// Memory of a record set that was sent, or none.
+    fn unused(&mut self) -> Vec<u8> {
+        while self.composed.len() > COMPOSED_MAX {
+            self.composed.pop_front();
+        }
+        let oldest = self.composed.front();
+        match oldest.is_some_and(|records| Rc::strong_count(records) == 1) {
+            true => self
+                .composed
+                .pop_front()
+                .and_then(Rc::into_inner)
+                .unwrap_or_default(),
+            false => Vec::new(),
         }
     }
 }

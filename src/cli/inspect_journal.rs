@@ -12,6 +12,7 @@ use crate::log::bytes::{Fields, Malformed};
 use crate::log::entry::{Entry, named_batches};
 use crate::log::group::{Epoch, GROUP_HEADER_BYTES, GroupHeader};
 use crate::log::position::{LogId, SegmentId};
+use crate::log::swap::Swap;
 use crate::runtime::buffer::BLOCK_BYTES;
 use crate::wire::codec::Uuid;
 
@@ -348,24 +349,7 @@ fn entry_fields(entry: &Entry<'_>) -> (&'static str, Vec<(&'static str, Value)>)
             ],
         ),
         Entry::Delete { .. } => ("delete", vec![]),
-        Entry::Swap { swap, .. } => (
-            "swap",
-            vec![
-                segment_id(&swap.segment),
-                ("base_offset", json!(swap.base_offset.0)),
-                ("size_bytes", json!(swap.size_bytes)),
-                ("first_dirty_offset", json!(swap.progress.first_dirty.0)),
-                (
-                    "replaced",
-                    json!(
-                        swap.old
-                            .iter()
-                            .map(|old| format!("{:016x}", old.0))
-                            .collect::<Vec<_>>()
-                    ),
-                ),
-            ],
-        ),
+        Entry::Swap { swap, .. } => ("swap", swap_fields(swap)),
         Entry::Truncate {
             segment,
             position,
@@ -395,6 +379,20 @@ fn entry_fields(entry: &Entry<'_>) -> (&'static str, Vec<(&'static str, Value)>)
             ],
         ),
     }
+}
+
+fn swap_fields(swap: &Swap) -> Vec<(&'static str, Value)> {
+    let id = |segment: &SegmentId| format!("{:016x}", segment.0);
+    vec![
+        ("segment", json!(id(&swap.segment))),
+        ("base_offset", json!(swap.base_offset.0)),
+        ("size_bytes", json!(swap.size_bytes)),
+        ("first_dirty_offset", json!(swap.progress.first_dirty.0)),
+        (
+            "replaced",
+            json!(swap.old.iter().map(id).collect::<Vec<_>>()),
+        ),
+    ]
 }
 
 fn entry_text(entry: &Entry<'_>, group: u64, at: u64, output: OutputFormat) -> String {

@@ -338,14 +338,13 @@ mod tests {
     use super::*;
     use crate::log::compaction::CompactionProgress;
 
-    #[test]
-    fn every_kind_round_trips() {
+    fn every_kind() -> Vec<Entry<'static>> {
         let log = LogId {
             topic: [3; 16],
             partition: 4,
         };
         let segment = SegmentId(99);
-        let entries = [
+        vec![
             Entry::Create {
                 log,
                 directory: "topic-4",
@@ -397,7 +396,12 @@ mod tests {
                 length: 4096,
                 batches: &[7; 2 * NAMED_BATCH_BYTES],
             },
-        ];
+        ]
+    }
+
+    #[test]
+    fn every_kind_round_trips() {
+        let entries = every_kind();
         let mut bytes = Vec::new();
         for entry in &entries {
             entry.encode(&mut bytes);
