@@ -23,7 +23,7 @@ use super::compaction::{
 use super::entry::Entry;
 use super::index::SparseIndex;
 use super::offset_map::OffsetMap;
-use super::partition_log::{LogError, LogState, PartitionLog};
+use super::partition_log::{LogError, LogState, PartitionLog, is_out_of_space};
 use super::position::{Offset, SegmentId};
 use super::segment::{Segment, index_file_name, segment_file_name};
 use super::segment_scan::{CleanedFile, ScanError, SegmentScan};
@@ -238,7 +238,7 @@ impl PartitionLog {
         }
         match self.roll().await {
             Ok(()) => Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::StorageFull => Err(LogError::NoSpace),
+            Err(error) if is_out_of_space(&error) => Err(LogError::NoSpace),
             Err(error) => Err(self.disk_failed("creating a segment", &error)),
         }
     }
@@ -622,7 +622,7 @@ impl PartitionLog {
 
     /// A failed write to the disk; a full one is no failure.
     fn compaction_failed(&self, doing: &str, error: &io::Error) -> CompactionError {
-        if error.kind() == io::ErrorKind::StorageFull {
+        if is_out_of_space(error) {
             return CompactionError::NoSpace;
         }
         if self.healthy().is_err() {

@@ -182,7 +182,7 @@ impl CompactionOutlook {
     /// Whether compaction is to run now.
     #[must_use]
     pub fn is_due(&self, settings: &CompactionSettings, now_ms: i64) -> bool {
-        if self.cleanable_bytes == 0 {
+        if self.cleanable_bytes == 0 || self.waits() {
             return false;
         }
         let overdue = self
@@ -191,15 +191,21 @@ impl CompactionOutlook {
         overdue || self.run.is_some() || self.dirty_ratio() > settings.min_dirty_ratio
     }
 
+    /// Whether an interrupted run cannot go on yet: after a crash some of its segments are sealed
+    /// only a little later.
+    fn waits(&self) -> bool {
+        self.run.is_some_and(|run| run.end > self.first_uncleanable)
+    }
+
     /// What a run does now; none when there is nothing to clean.
     #[must_use]
     pub fn plan(&self) -> Option<CompactionPlan> {
-        if self.first_dirty >= self.first_uncleanable {
+        if self.first_dirty >= self.first_uncleanable || self.waits() {
             return None;
         }
-        let resumed = self.run.filter(|run| {
-            run.end > self.first_dirty && run.end <= self.first_uncleanable && run.next < run.end
-        });
+        let resumed = self
+            .run
+            .filter(|run| run.end > self.first_dirty && run.next < run.end);
         Some(CompactionPlan {
             first_dirty: self.first_dirty,
             end: resumed.map_or(self.first_uncleanable, |run| run.end),
@@ -454,16 +460,11 @@ mod tests {
         let plan = seen.plan().expect("there is a rest");
         assert_eq!((plan.from, plan.end), (Offset(10), Offset(20)));
         assert_eq!(plan.round_end, Offset(30));
-        let beyond = CompactionRun {
-            end: Offset(35),
-            ..run
-        };
-        let stale = CompactionProgress {
-            run: Some(beyond),
-            ..begun
-        };
-        let plan = outlook(&log, stale, &SETTINGS, 0).plan().expect("dirty");
-        assert_eq!((plan.from, plan.end), (Offset(0), Offset(30)));
+        let mut unsealed = log.clone();
+        unsealed[1].sealed = false;
+        let seen = outlook(&unsealed, begun, &SETTINGS, 0);
+        assert_eq!(seen.plan(), None, "it waits for the seal");
+        assert!(!seen.is_due(&SETTINGS, 0));
     }
 
     #[test]

@@ -96,6 +96,10 @@ impl LogDirectory {
             let (id, settings) = (image.id, settings(&image));
             logs.insert(id, PartitionLog::open(&home, image, settings));
         }
+        if logs.values().any(|log| log.has_complete_segment()) {
+            // A crash came between a roll and its seal.
+            journal.note_roll();
+        }
         let directory = Rc::new(LogDirectory {
             home,
             core,

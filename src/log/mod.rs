@@ -38,10 +38,15 @@
 //!    until then nothing recovery wrote differs from what it would write again. A clean stop ends
 //!    with a checkpoint that closes its epoch: the journal takes nothing after its cut, so the next
 //!    start need not look into it.
-//! 9. A group that was acknowledged and does not verify is damage, not the end. If its entries can
-//!    be told apart, the logs they name are offline; otherwise every log of that core for which no
-//!    later entry shows that nothing is missing. The others are served; `repair.rs` cuts on an
-//!    operator's word.
+//! 9. A compacted segment is whole and flushed under a name of its own before the entry of its
+//!    *swap*; from the turn in which that is recorded memory knows only the new segment, by its open
+//!    file. Its name comes when the entry is durable, and no checkpoint taken meanwhile is written
+//!    before. It need not be told: all extents in the old segments were complete when their sealing
+//!    was, and the group of the swap says so itself.
+//! 10. A group that was acknowledged and does not verify is damage, not the end. If its entries can
+//!     be told apart, the logs they name are offline; otherwise every log of that core for which no
+//!     later entry shows that nothing is missing. The others are served; `repair.rs` cuts on an
+//!     operator's word.
 //!
 //! # Departures from the plan, and why
 //! * An extent may begin in a partly filled block and then overwrites it whole (rule 3 says when).
@@ -53,6 +58,8 @@
 //! * Blocks are allocated ahead in the active segment's own file, in growing steps, instead of in a
 //!   pool of prepared files; the pool holds recycled files only. A log without large flow takes no
 //!   space it does not use.
+//! * A compacted file is named by its segment's id too until it is swapped in: with the plan's name a
+//!   second compaction's unfinished file would be taken for that of the first.
 //! * The index of a segment thins itself out instead of growing with it, so that checkpoints carry
 //!   whole indexes of active segments.
 //!
@@ -99,6 +106,8 @@ pub mod small_file;
 mod storing;
 pub mod swap;
 
+#[cfg(all(test, feature = "sim"))]
+mod compaction_test;
 #[cfg(all(test, feature = "sim"))]
 mod power_cut_compaction;
 #[cfg(all(test, feature = "sim"))]

@@ -498,7 +498,7 @@ async fn move_start(directories: &[Rc<LogDirectory>], model: &Rc<RefCell<Model>>
 }
 
 async fn truncate(directories: &[Rc<LogDirectory>], model: &Rc<RefCell<Model>>) {
-    let id = log_id(random_below(3)); // The fourth has keys, whose model knows no cuts.
+    let id = log_id(random_below(4));
     let Some(log) = pick(directories, id).log(id) else {
         return;
     };

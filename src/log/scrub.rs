@@ -180,6 +180,9 @@ impl PartitionLog {
     /// None when it is gone or open again.
     fn sealed_segment(&self, id: SegmentId) -> Option<SealedSegment> {
         self.healthy().ok()?;
+        if self.is_swapping() {
+            return None; // Its name may still lead to the segment it replaces.
+        }
         let state = self.state.borrow();
         let index = state.segments.iter().position(|segment| segment.id == id)?;
         let segment = &state.segments[index];

@@ -181,7 +181,9 @@ impl CleanedFile {
             self.write(cleaner).await?;
         }
         self.file.set_len(self.size).await?;
-        self.file.full_sync().await
+        // Whatever a failed flush says, it is no full disk that may be tried again.
+        let flushed = self.file.full_sync().await;
+        flushed.map_err(|error| io::Error::other(error.to_string()))
     }
 
     /// The open file and the index.
