@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use smallvec::SmallVec;
 
-use super::chunk_cache::CacheLimits;
+use super::chunk_cache::ChunkCache;
 use super::entry::Entry;
 use super::flush_mark::FlushMark;
 use super::group_queue::{DirectTarget, PendingAppend};
@@ -96,7 +96,7 @@ impl PartitionLog {
         }
         let placed = header.placed(base_offset.0, epoch.0);
         let next = Offset(base_offset.0 + i64::from(header.last_offset_delta) + 1);
-        let opened = state.copy(&[&placed, payload], self.cache.limits());
+        let opened = state.copy(&[&placed, payload], &self.cache);
         state.note(
             header,
             base_offset,
@@ -377,7 +377,7 @@ impl LogState {
     fn copy(
         &mut self,
         pieces: &[&[u8]],
-        limits: &CacheLimits,
+        cache: &ChunkCache,
     ) -> SmallVec<[(BytePosition, usize); 2]> {
         let mut opened = SmallVec::new();
         let active = self.active_mut();
@@ -385,9 +385,8 @@ impl LogState {
             let mut rest = *piece;
             while !rest.is_empty() {
                 if active.chunks.tail(active.size).is_none() {
-                    let bytes = (2 * active.chunks.newest_memory_bytes())
-                        .max(rest.len())
-                        .clamp(limits.least_chunk_bytes, limits.most_chunk_bytes);
+                    let newest_bytes = active.chunks.newest_memory_bytes();
+                    let bytes = cache.next_chunk_bytes(newest_bytes, rest.len());
                     let memory = active.chunks.open(active.size, AppendBuf::allocate(bytes));
                     opened.push((active.size, memory));
                 }

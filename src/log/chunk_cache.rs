@@ -217,6 +217,8 @@ pub struct ChunkCache {
     resident_bytes: Cell<usize>,
     unstored_bytes: Cell<usize>,
     hand: RefCell<VecDeque<Slot>>,
+    /// Below this it is not worth looking for something to evict again.
+    trim_above_bytes: Cell<usize>,
     stored: Signal,
     crowded: Signal,
 }
@@ -231,6 +233,7 @@ impl ChunkCache {
             resident_bytes: Cell::new(0),
             unstored_bytes: Cell::new(0),
             hand: RefCell::default(),
+            trim_above_bytes: Cell::new(limits.total_bytes),
             stored: Signal::default(),
             crowded: Signal::default(),
         }
@@ -258,6 +261,18 @@ impl ChunkCache {
     #[must_use]
     pub fn crowded(&self) -> &Signal {
         &self.crowded
+    }
+
+    /// Memory for a chunk that is opened for `bytes` behind one of `newest_bytes`: twice as much, as
+    /// long as half of the budget is free. A thousand logs that grow at once share what there is.
+    #[must_use]
+    pub(super) fn next_chunk_bytes(&self, newest_bytes: usize, bytes: usize) -> usize {
+        let wanted = if self.resident_bytes.get() < self.limits.total_bytes / 2 {
+            (2 * newest_bytes).max(bytes)
+        } else {
+            bytes
+        };
+        wanted.clamp(self.limits.least_chunk_bytes, self.limits.most_chunk_bytes)
     }
 
     /// Whether writing to segments is due.
@@ -298,6 +313,10 @@ impl ChunkCache {
 
     pub(super) fn note_stored(&self, bytes: usize) {
         self.unstored_bytes.set(self.unstored_bytes.get() - bytes);
+        // As much less is pinned now.
+        let above = self.trim_above_bytes.get().saturating_sub(bytes);
+        self.trim_above_bytes
+            .set(above.max(self.limits.total_bytes));
         self.stored.raise();
     }
 
@@ -326,6 +345,10 @@ impl ChunkCache {
 
     /// Evicts until the budget is kept or nothing can go. The caller holds no borrow of any log.
     pub fn trim(&self) {
+        if self.resident_bytes.get() <= self.trim_above_bytes.get() {
+            return;
+        }
+        self.trim_above_bytes.set(self.limits.total_bytes);
         let mut patience = 2 * self.hand.borrow().len();
         while self.resident_bytes.get() > self.limits.total_bytes && patience > 0 {
             patience -= 1;
@@ -340,6 +363,11 @@ impl ChunkCache {
                 Eviction::Gone => {}
                 Eviction::Spared | Eviction::Pinned => self.hand.borrow_mut().push_back(slot),
             }
+        }
+        if self.resident_bytes.get() > self.limits.total_bytes {
+            // All that is left is pinned: the next look costs as much and comes after some growth.
+            let some = self.limits.total_bytes / 64;
+            self.trim_above_bytes.set(self.resident_bytes.get() + some);
         }
     }
 }
