@@ -53,8 +53,8 @@
 //!   So a stream of large batches leaves nothing for background writes, and no byte twice.
 //! * Extents name batches by their headers, not by position and offset alone: recovery then needs
 //!   no look into the extents of complete groups, and its time is bounded by the journal's bytes.
-//! * Effects wait until they are told (rule 5): found by the power cuts, with an extent and the
-//!   deletion of its log in the last two groups.
+//! * Effects wait until they are told (rule 5): think of an extent and the deletion of its log in the
+//!   last two groups.
 //! * Blocks are allocated ahead in the active segment's own file, in growing steps, instead of in a
 //!   pool of prepared files; the pool holds recycled files only. A log without large flow takes no
 //!   space it does not use.

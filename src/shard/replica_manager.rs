@@ -475,20 +475,20 @@ impl ReplicaManager {
     }
 }
 
-/// Appends part after part, each in its turn, and keeps the promise.
+/// Appends one part in its turn.
+async fn place((part, ordered): Ordered) -> PartResult<(Rc<Replica>, Placed)> {
+    let (replica, turn) = ordered?;
+    let placed = replica.append(turn, &part.header, &part.payload).await;
+    let place = placed.map_err(refused)?;
+    Ok((replica, place))
+}
+
+/// Appends all parts, each in its turn, and keeps the promise.
 async fn append(
     ordered: Vec<Ordered>,
     until: Promise,
     done: SlotPromise<Vec<PartResult<AppendedPart>>>,
 ) {
-    let place = async |(part, ordered): Ordered| match ordered {
-        Ok((replica, turn)) => replica
-            .append(turn, &part.header, &part.payload)
-            .await
-            .map(|place| (replica, place))
-            .map_err(refused),
-        Err(error) => Err(error),
-    };
     // Side by side: partitions that wait for a segment wait together.
     let mut placed = join_all(ordered.into_iter().map(place)).await;
     let answer = |placed: &PartResult<(Rc<Replica>, Placed)>| match placed {
