@@ -8,6 +8,8 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
+
 use super::checkpoint::{Checkpoint, checkpoint_file_name};
 use super::chunk_cache::ChunkCache;
 use super::journal::{Journal, JournalLimits};
@@ -32,6 +34,10 @@ const INDEX_ENTRIES_PER_CHECKPOINT: usize = 200_000;
 
 /// What of them a log gets at least.
 const LEAST_INDEX_ENTRIES: usize = 64;
+
+/// Logs that are written and flushed side by side: a device does several small writes in the time of
+/// one, and a file system several flushes.
+const LOGS_AT_A_TIME: usize = 8;
 
 /// How a directory does what is not urgent.
 #[derive(Clone, Copy, Debug)]
@@ -290,15 +296,10 @@ impl LogDirectory {
     /// Stores and seals the segments that logs have rolled out of, once all of them is flushed.
     async fn seal_complete(&self) -> Result<(), LogError> {
         let flushed = self.journal.group_completed().raised();
-        let mut waiting = false;
-        for log in self.logs() {
-            if log.has_complete_segment() {
-                log.store(false).await?;
-                log.seal_segments().await?;
-                waiting |= log.has_complete_segment();
-            }
-        }
-        if waiting {
+        let mut complete = self.logs();
+        complete.retain(|log| log.has_complete_segment());
+        side_by_side(&complete, |log| store_and_seal(log, false)).await?;
+        if complete.iter().any(|log| log.has_complete_segment()) {
             // The last bytes of the segment are on their way to the journal.
             self.journal.note_roll();
             let pressed = self.journal.pressed().raised();
@@ -325,12 +326,7 @@ impl LogDirectory {
 
     async fn store_all(&self, ragged: bool) -> Result<(), LogError> {
         // Also of logs that are offline: what the journal holds for them is about to be given up.
-        for log in self.logs() {
-            log.store(ragged).await?;
-            log.seal_segments().await?;
-            yield_if_needed().await;
-        }
-        Ok(())
+        side_by_side(&self.logs(), |log| store_and_seal(log, ragged)).await
     }
 
     /// Writes a checkpoint that covers everything recorded before this call and gives the journal's
@@ -390,26 +386,26 @@ impl LogDirectory {
 
     async fn make_stored_durable(&self, images: &[LogImage]) -> Result<(), LogError> {
         self.store_all(true).await?;
-        for image in images {
-            let Some(log) = self.log(image.id) else {
-                continue; // Deleted meanwhile.
-            };
-            loop {
-                // A block whose beginning the image names may be on its way with a later group.
-                let flushed = self.journal.group_completed().raised();
-                log.store(true).await?;
-                if log.has_stored(image) {
-                    break;
-                }
-                if self.journal.failure().is_some() {
-                    return self.failed("the journal failed");
-                }
-                flushed.await;
+        side_by_side(images, |image| self.make_image_durable(image)).await
+    }
+
+    async fn make_image_durable(&self, image: &LogImage) -> Result<(), LogError> {
+        let Some(log) = self.log(image.id) else {
+            return Ok(()); // Deleted meanwhile.
+        };
+        loop {
+            // A block whose beginning the image names may be on its way with a later group.
+            let flushed = self.journal.group_completed().raised();
+            log.store(true).await?;
+            if log.has_stored(image) {
+                break;
             }
-            log.sync_segments().await?;
-            yield_if_needed().await;
+            if self.journal.failure().is_some() {
+                return self.failed("the journal failed");
+            }
+            flushed.await;
         }
-        Ok(())
+        log.sync_segments().await
     }
 
     /// Waits for the names of segments that were swapped in before the images were taken, also of
@@ -428,4 +424,31 @@ impl LogDirectory {
         self.journal.fail(reason);
         Err(LogError::Offline(reason.into()))
     }
+}
+
+async fn store_and_seal(log: &PartitionLog, ragged: bool) -> Result<(), LogError> {
+    log.store(ragged).await?;
+    log.seal_segments().await
+}
+
+/// Does `work` for all of `items`, a few at a time, until one fails; what was begun is ended.
+async fn side_by_side<'a, T, F>(items: &'a [T], work: impl Fn(&'a T) -> F) -> Result<(), LogError>
+where
+    F: Future<Output = Result<(), LogError>>,
+{
+    let left = RefCell::new(items.iter());
+    let worker = || async {
+        loop {
+            let Some(item) = left.borrow_mut().next() else {
+                return Ok(());
+            };
+            if let Err(error) = work(item).await {
+                *left.borrow_mut() = [].iter();
+                return Err(error);
+            }
+            yield_if_needed().await;
+        }
+    };
+    let workers = (0..LOGS_AT_A_TIME.min(items.len())).map(|_| worker());
+    join_all(workers).await.into_iter().collect()
 }
