@@ -15,6 +15,8 @@
 //!                                             the new segment takes the place of the old ones
 //! 9 Truncate segment id 8, position 8, offset 8   the log ends there; later segments are gone
 //! 10 Extent  segment id 8, position 8, length 4, count 4, then per batch position 8, header 61
+//! 11 Producers  as in a checkpoint (producer_state.rs)   how they are once the log is cut: counts
+//!                                             only with the Truncate that follows for this log
 //! ```
 //! An `Extent` says that the bytes were written straight to the segment's file, durably before the
 //! group was acknowledged. It names every batch that begins in its append before its end, so that
@@ -25,6 +27,7 @@
 
 use super::bytes::{Fields, Malformed, put_count, put_text};
 use super::position::{BytePosition, LeaderEpoch, LogId, Offset, SegmentId};
+use super::producer_state::ProducerState;
 use super::swap::Swap;
 use crate::wire::record_batch::HEADER_BYTES;
 
@@ -114,6 +117,13 @@ pub enum Entry<'a> {
         position: BytePosition,
         /// Where the log ends now.
         offset: Offset,
+    },
+    /// Producers as they are to be remembered once the log is cut.
+    Producers {
+        /// Which log.
+        log: LogId,
+        /// Those of which more is known than what the cut leaves.
+        producers: ProducerState,
     },
     /// Bytes were appended, straight to the segment's file.
     Extent {
@@ -212,6 +222,10 @@ impl<'a> Entry<'a> {
                 encode_extent_header(into, *log, *segment, *position, length, count);
                 into.extend_from_slice(batches);
             }
+            Entry::Producers { log, producers } => {
+                put_log(into, 11, *log);
+                producers.encode(into);
+            }
         }
     }
 
@@ -281,6 +295,10 @@ impl<'a> Entry<'a> {
                     batches: fields.take(count * NAMED_BATCH_BYTES)?,
                 }
             }
+            11 => Entry::Producers {
+                log,
+                producers: ProducerState::decode(fields)?,
+            },
             _ => return Err(Malformed(at)),
         })
     }
@@ -298,6 +316,7 @@ impl<'a> Entry<'a> {
             | Entry::Delete { log }
             | Entry::Swap { log, .. }
             | Entry::Truncate { log, .. }
+            | Entry::Producers { log, .. }
             | Entry::Extent { log, .. } => *log,
         }
     }
@@ -337,6 +356,8 @@ pub fn encode_extent_header(
 mod tests {
     use super::*;
     use crate::log::compaction::CompactionProgress;
+    use crate::wire::record_batch::BatchHeader;
+    use crate::wire::record_batch_builder::{BatchBuilder, BatchOptions};
 
     fn every_kind() -> Vec<Entry<'static>> {
         let log = LogId {
@@ -344,6 +365,16 @@ mod tests {
             partition: 4,
         };
         let segment = SegmentId(99);
+        let mut batch = BatchBuilder::new(BatchOptions {
+            producer_id: 7,
+            producer_epoch: 1,
+            base_sequence: 3,
+            ..BatchOptions::default()
+        });
+        batch.append(1, None, None, [].into_iter());
+        let batch = BatchHeader::parse(&batch.finish()).expect("just built");
+        let mut producers = ProducerState::default();
+        producers.remember(&batch, Offset(12));
         vec![
             Entry::Create {
                 log,
@@ -396,6 +427,7 @@ mod tests {
                 length: 4096,
                 batches: &[7; 2 * NAMED_BATCH_BYTES],
             },
+            Entry::Producers { log, producers },
         ]
     }
 
