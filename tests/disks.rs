@@ -186,6 +186,16 @@ fn delete_topic(client: &mut Client, name: &str) -> i16 {
     answer.responses[0].error_code
 }
 
+/// What a full directory looks like from outside.
+fn shows_as_full(client: &mut Client, admin_port: u16, reserve_bytes: u64) {
+    assert_eq!(log_dirs(client)[0].0, 0, "it is full, not offline");
+    if reserve_bytes > 0 {
+        // Without a reserve it is full only for appends that are larger than what is left.
+        until_gauge(admin_port, FULL, 1);
+    }
+    until_gauge(admin_port, OFFLINE, 0);
+}
+
 #[test]
 fn a_full_disk_refuses_appends_and_comes_back() {
     // With a reserve, and without one, when writes of every kind meet the full disk.
@@ -221,12 +231,7 @@ fn a_full_disk_refuses_appends_and_comes_back() {
             }
         });
         acknowledged.check(&mut client, 0..PARTITIONS);
-        assert_eq!(log_dirs(&mut client)[0].0, 0, "it is full, not offline");
-        if reserve_bytes > 0 {
-            // Without a reserve it is full for appends that are larger than what is left.
-            until_gauge(port, FULL, 1);
-        }
-        assert!(gauge(port, OFFLINE).iter().all(|offline| *offline == 0));
+        shows_as_full(&mut client, port, reserve_bytes);
         client.create_topic("administration", 1, &[]);
         assert_eq!(delete_topic(&mut client, "other"), 0);
         let code = produce(&mut acknowledged, &mut client);

@@ -149,6 +149,11 @@ pub fn named_batches(batches: &[u8]) -> impl Iterator<Item = (BytePosition, &[u8
     })
 }
 
+fn take_named<'a>(fields: &mut Fields<'a>) -> Result<&'a [u8], Malformed> {
+    let count = fields.count(NAMED_BATCH_BYTES)?;
+    fields.take(count * NAMED_BATCH_BYTES)
+}
+
 fn put_log(into: &mut Vec<u8>, kind: u8, log: LogId) {
     into.push(kind);
     into.extend_from_slice(&log.topic);
@@ -218,8 +223,7 @@ impl<'a> Entry<'a> {
                 batches,
             } => {
                 let count = batches.len() / NAMED_BATCH_BYTES;
-                let length = *length as usize;
-                encode_extent_header(into, *log, *segment, *position, length, count);
+                encode_extent_header(into, *log, *segment, *position, *length as usize, count);
                 into.extend_from_slice(batches);
             }
             Entry::Producers { log, producers } => {
@@ -282,19 +286,13 @@ impl<'a> Entry<'a> {
                 position: fields.u64()?,
                 offset: Offset(fields.i64()?),
             },
-            10 => {
-                let segment = SegmentId(fields.u64()?);
-                let position = fields.u64()?;
-                let length = fields.u32()?;
-                let count = fields.count(NAMED_BATCH_BYTES)?;
-                Entry::Extent {
-                    log,
-                    segment,
-                    position,
-                    length,
-                    batches: fields.take(count * NAMED_BATCH_BYTES)?,
-                }
-            }
+            10 => Entry::Extent {
+                log,
+                segment: SegmentId(fields.u64()?),
+                position: fields.u64()?,
+                length: fields.u32()?,
+                batches: take_named(fields)?,
+            },
             11 => Entry::Producers {
                 log,
                 producers: ProducerState::decode(fields)?,
@@ -359,12 +357,7 @@ mod tests {
     use crate::wire::record_batch::BatchHeader;
     use crate::wire::record_batch_builder::{BatchBuilder, BatchOptions};
 
-    fn every_kind() -> Vec<Entry<'static>> {
-        let log = LogId {
-            topic: [3; 16],
-            partition: 4,
-        };
-        let segment = SegmentId(99);
+    fn one_producer() -> ProducerState {
         let mut batch = BatchBuilder::new(BatchOptions {
             producer_id: 7,
             producer_epoch: 1,
@@ -375,6 +368,15 @@ mod tests {
         let batch = BatchHeader::parse(&batch.finish()).expect("just built");
         let mut producers = ProducerState::default();
         producers.remember(&batch, Offset(12));
+        producers
+    }
+
+    fn every_kind() -> Vec<Entry<'static>> {
+        let log = LogId {
+            topic: [3; 16],
+            partition: 4,
+        };
+        let segment = SegmentId(99);
         vec![
             Entry::Create {
                 log,
@@ -427,7 +429,10 @@ mod tests {
                 length: 4096,
                 batches: &[7; 2 * NAMED_BATCH_BYTES],
             },
-            Entry::Producers { log, producers },
+            Entry::Producers {
+                log,
+                producers: one_producer(),
+            },
         ]
     }
 
