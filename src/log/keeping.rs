@@ -183,9 +183,10 @@ impl PartitionLog {
             if to >= self.end_offset() {
                 break;
             }
-            let state = self.state.borrow();
-            let step = state.producers.next_cut(to, most_producers.max(1));
-            drop(state);
+            let step = {
+                let state = self.state.borrow();
+                state.producers.next_cut(to, most_producers.max(1))
+            };
             goes_on = self.cut_once(step).await?;
         }
         Ok(())
