@@ -24,7 +24,7 @@ use super::small_file;
 use crate::runtime::breach::{Breach, is_planted};
 use crate::runtime::clock;
 use crate::runtime::executor::{Queue, spawn, yield_if_needed};
-use crate::runtime::signal::{Promise, promise};
+use crate::runtime::signal::{Promise, Signal, promise};
 
 /// How long to wait before a full disk is tried again.
 const SPACE_AGAIN: Duration = Duration::from_secs(1);
@@ -67,6 +67,9 @@ pub struct LogDirectory {
     checkpoints: Cell<u64>,
     checkpoint_asked: Cell<bool>,
     cooling_asked: Cell<bool>,
+    /// Deletions of logs under way.
+    deletions: Cell<usize>,
+    deleted: Signal,
 }
 
 impl LogDirectory {
@@ -94,7 +97,13 @@ impl LogDirectory {
             journal: journal.clone(),
             cache: cache.clone(),
             naming: Rc::default(),
-            pool: SegmentPool::start(path, prefix, housekeeping.pool, recovered.pool_files),
+            pool: SegmentPool::start(
+                path,
+                prefix,
+                housekeeping.pool,
+                recovered.pool_files,
+                recovered.deleted,
+            ),
             pace: Pace::new(housekeeping.write_bytes_per_second),
         });
         let mut logs = BTreeMap::new();
@@ -120,6 +129,8 @@ impl LogDirectory {
             checkpoints: Cell::new(0),
             checkpoint_asked: Cell::new(false),
             cooling_asked: Cell::new(false),
+            deletions: Cell::new(0),
+            deleted: Signal::default(),
         });
         spawn(
             Queue::Background,
@@ -173,19 +184,28 @@ impl LogDirectory {
         log
     }
 
-    /// Removes a log and its files.
+    /// Removes a log; its files go when its `file.delete.delay.ms` is over.
     pub async fn delete_log(&self, id: LogId) {
-        let log = self.logs.borrow_mut().remove(&id);
-        if let Some(log) = log
-            && let Err(error) = log.delete().await
-        {
+        let Some(log) = self.logs.borrow_mut().remove(&id) else {
+            return;
+        };
+        self.deletions.set(self.deletions.get() + 1);
+        if let Err(error) = log.delete().await {
             tracing::warn!(log = %log.directory_name(), %error, "cannot remove a deleted log");
         }
+        self.deletions.set(self.deletions.get() - 1);
+        self.deleted.raise();
     }
 
-    /// Gives the space of files that wait to become segments back: the disk is full.
+    /// Gives the space of files that wait to become segments, or for their delay to end, back: the
+    /// disk is full.
     pub async fn empty_pool(&self) {
         self.home.pool.empty().await;
+    }
+
+    /// Removes files that wait for `file.delete.delay.ms` to end: the disk is nearly full.
+    pub fn end_deletion_delays(&self) {
+        self.home.pool.end_delays();
     }
 
     /// Bytes of files that wait to become segments.
@@ -230,6 +250,13 @@ impl LogDirectory {
     /// Writes everything to the segments and an empty journal, and ends the tasks. Nothing may be
     /// appended any more. A directory that has failed is left as it is.
     pub async fn shut_down(&self) {
+        loop {
+            let deleted = self.deleted.raised();
+            if self.deletions.get() == 0 {
+                break;
+            }
+            deleted.await;
+        }
         if self.ended.get() {
             return;
         }
@@ -249,6 +276,10 @@ impl LogDirectory {
             }
             let stopping = self.stopping.get();
             let due = self.journal.wants_checkpoint();
+            if stopping {
+                // Before the checkpoint that closes the journal: after it nobody looks for strays.
+                self.home.pool.stop().await;
+            }
             let outcome = if stopping || due || self.checkpoint_asked.take() {
                 self.checkpoint(stopping).await
             } else if self.cache.is_crowded() {
