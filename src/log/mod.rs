@@ -111,4 +111,12 @@ mod compaction_test;
 #[cfg(all(test, feature = "sim"))]
 mod power_cut_compaction;
 #[cfg(all(test, feature = "sim"))]
+mod power_cut_damage;
+#[cfg(all(test, feature = "sim"))]
+mod power_cut_history;
+#[cfg(all(test, feature = "sim"))]
+mod power_cut_model;
+#[cfg(all(test, feature = "sim"))]
 mod power_cut_test;
+#[cfg(all(test, feature = "sim"))]
+mod power_cut_workload;
