@@ -117,6 +117,8 @@ mod power_cut_history;
 #[cfg(all(test, feature = "sim"))]
 mod power_cut_model;
 #[cfg(all(test, feature = "sim"))]
+mod power_cut_recycling;
+#[cfg(all(test, feature = "sim"))]
 mod power_cut_test;
 #[cfg(all(test, feature = "sim"))]
 mod power_cut_workload;

@@ -2,15 +2,14 @@
 
 use std::path::Path;
 
-use super::position::{LeaderEpoch, Offset};
+use super::position::Offset;
 use super::power_cut_history::{DATA, SETTINGS, start};
-use super::power_cut_workload::{await_flushed, log_id, random_batch};
+use super::power_cut_workload::{append_batch, await_flushed, log_id, random_batch};
 use super::recovery::{RecoveredCore, recover, repair_directory};
 use crate::runtime::breach::Breach;
 use crate::runtime::clock;
 use crate::runtime::sim::disk_model::DiskModel;
 use crate::runtime::sim::world::World;
-use crate::wire::record_batch::HEADER_BYTES;
 
 /// A machine that acknowledged ten records in ten groups and then lost its power.
 fn disk_with_ten_groups() -> DiskModel {
@@ -24,10 +23,8 @@ fn disk_with_ten_groups() -> DiskModel {
         let log = directory.create_log(log_id(0), "log-0", SETTINGS);
         for _ in 0..10 {
             let (header, payload) = random_batch();
-            let size = HEADER_BYTES + payload.len();
-            log.ready(size, 1, clock::wall_ms()).await.expect("healthy");
-            let end = log.append(&header, &payload, LeaderEpoch(1)).end;
-            assert!(await_flushed(&log, end).await);
+            let appended = append_batch(&log, &header, &payload).await;
+            assert!(await_flushed(&log, appended.expect("healthy").end).await);
         }
         // The closing group says that all before it was complete.
         clock::sleep(std::time::Duration::from_millis(50)).await;

@@ -63,6 +63,7 @@ pub(super) const HOUSEKEEPING: Housekeeping = Housekeeping {
     pool: PoolLimits {
         total_bytes: 128 << 10,
         least_file_bytes: 4 << 10,
+        busy_segment_bytes: 4 << 10,
     },
     write_bytes_per_second: 0,
     cool_after: std::time::Duration::from_secs(3600),
@@ -72,6 +73,8 @@ pub(super) struct Run {
     seed: u64,
     model: Rc<RefCell<Model>>,
     pub(super) cuts: u64,
+    /// Segments that got the file of a deleted one.
+    pub(super) recycled: u64,
     next_log: u64,
 }
 
@@ -85,6 +88,7 @@ impl Run {
             seed,
             model: Rc::default(),
             cuts: 0,
+            recycled: 0,
             next_log: 4,
         }
     }
@@ -127,8 +131,11 @@ impl Run {
         let model = self.model.clone();
         let first_new = self.next_log;
         self.next_log += 3;
+        let started: Rc<RefCell<Vec<Rc<LogDirectory>>>> = Rc::default();
+        let all = started.clone();
         let ended = world.run(async move {
             let directories = start(recovered).await;
+            all.borrow_mut().clone_from(&directories);
             let finished: Rc<Signal> = Rc::default();
             let running = Rc::new(Cell::new(4));
             for worker in 0..4 {
@@ -149,6 +156,9 @@ impl Run {
                 }
             }
         });
+        let recycled = |directory: &Rc<LogDirectory>| directory.recycled_segments();
+        self.recycled += started.borrow().iter().map(recycled).sum::<u64>();
+        world.enter(|| drop(started));
         Ok(if ended.is_ok() {
             Life::Ended
         } else {

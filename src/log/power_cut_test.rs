@@ -23,28 +23,41 @@ fn runs(default: u64) -> std::ops::Range<u64> {
     }
 }
 
-#[test]
-fn nothing_acknowledged_is_lost_and_nothing_invented() {
-    // Worlds belong to their thread, so seeds are played side by side.
-    let cuts: u64 = std::thread::scope(|scope| {
-        let play = |part: usize| {
-            scope.spawn(move || runs(2500).skip(part).step_by(2).map(cuts_of).sum::<u64>())
-        };
-        let parts = [play(0), play(1)];
-        let joined = parts.into_iter().map(std::thread::ScopedJoinHandle::join);
-        joined
-            .map(|cuts| cuts.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-            .sum()
-    });
-    println!("{cuts} cuts");
+/// What was played.
+#[derive(Default)]
+struct Played {
+    cuts: u64,
+    recycled: u64,
 }
 
-/// Plays one seed; its cuts.
-fn cuts_of(seed: u64) -> u64 {
+#[test]
+fn nothing_acknowledged_is_lost_and_nothing_invented() {
+    let seeds = runs(2500);
+    let are_many = seeds.end - seeds.start > 100;
+    // Worlds belong to their thread, so seeds are played side by side.
+    let played = std::thread::scope(|scope| {
+        let parts = [0, 1].map(|part| {
+            let seeds = seeds.clone().skip(part).step_by(2);
+            scope.spawn(move || seeds.fold(Played::default(), play_seed))
+        });
+        let joined = parts.map(std::thread::ScopedJoinHandle::join);
+        joined.map(|part| part.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    });
+    let cuts: u64 = played.iter().map(|part| part.cuts).sum();
+    let recycled: u64 = played.iter().map(|part| part.recycled).sum();
+    println!("{cuts} cuts, {recycled} recycled segments");
+    assert!(!are_many || recycled > 0, "no history recycles a segment");
+}
+
+/// Plays one more seed.
+fn play_seed(before: Played, seed: u64) -> Played {
     let mut run = Run::new(seed);
     let verdict = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run.play(None)));
     match verdict {
-        Ok(Ok(())) => run.cuts,
+        Ok(Ok(())) => Played {
+            cuts: before.cuts + run.cuts,
+            recycled: before.recycled + run.recycled,
+        },
         Ok(Err(error)) => panic!("PERCOLOG_SEED={seed}: {error}"),
         Err(_) => panic!("PERCOLOG_SEED={seed}: see the panic above"),
     }

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use super::log_directory::LogDirectory;
-use super::partition_log::{LogError, PartitionLog};
+use super::partition_log::{Appended, LogError, PartitionLog};
 use super::position::{LeaderEpoch, LogId, Offset};
 use super::power_cut_compaction::{
     compact_somewhere, is_keyed, keyed_batch, keyed_read_is_right, note_cut, settings_of,
@@ -124,15 +124,9 @@ async fn append(directories: &[Rc<LogDirectory>], model: &Rc<RefCell<Model>>, fi
     } else {
         random_batch()
     };
-    let size = HEADER_BYTES + payload.len();
-    if log
-        .ready(size, i64::from(header.record_count), clock::wall_ms())
-        .await
-        .is_err()
-    {
+    let Some(appended) = append_batch(&log, &header, &payload).await else {
         return;
-    }
-    let appended = log.append(&header, &payload, LeaderEpoch(1));
+    };
     {
         let mut model = model.borrow_mut();
         let log = model.logs.entry(id).or_default();
@@ -152,6 +146,19 @@ async fn append(directories: &[Rc<LogDirectory>], model: &Rc<RefCell<Model>>, fi
     if random_below(3) == 0 {
         read_somewhere(&log, model).await;
     }
+}
+
+/// Appends a batch; none when the log does not serve.
+pub(super) async fn append_batch(
+    log: &PartitionLog,
+    header: &BatchHeader,
+    payload: &[u8],
+) -> Option<Appended> {
+    let size = HEADER_BYTES + payload.len();
+    let records = i64::from(header.record_count);
+    let ready = log.ready(size, records, clock::wall_ms()).await;
+    ready.ok()?;
+    Some(log.append(header, payload, LeaderEpoch(1)))
 }
 
 /// False when the log was deleted or cut meanwhile; nothing else may stop it on a disk without errors.

@@ -33,6 +33,9 @@ pub struct PoolLimits {
     pub total_bytes: u64,
     /// The smallest file worth keeping.
     pub least_file_bytes: u64,
+    /// A segment that has grown to this belongs to a log with a large flow: it gets blocks ahead
+    /// whatever the size of its batches, and its successor a recycled file.
+    pub busy_segment_bytes: u64,
 }
 
 /// A file that no log names any more.
@@ -57,6 +60,7 @@ pub(super) struct SegmentPool {
     retired: RefCell<VecDeque<Retired>>,
     ready: RefCell<VecDeque<Recycled>>,
     ready_bytes: Cell<u64>,
+    taken: Cell<u64>,
     next: Cell<u64>,
     work: Signal,
     stopped: Cell<bool>,
@@ -81,12 +85,23 @@ impl SegmentPool {
             retired: RefCell::default(),
             ready_bytes: Cell::new(ready.iter().map(|file| file.size_bytes).sum()),
             ready: RefCell::new(ready),
+            taken: Cell::new(0),
             next: Cell::new(0),
             work: Signal::default(),
             stopped: Cell::new(false),
         });
         spawn(Queue::Background, pool.clone().run());
         pool
+    }
+
+    /// Its sizes.
+    pub(super) fn limits(&self) -> &PoolLimits {
+        &self.limits
+    }
+
+    /// Files that were given to new segments.
+    pub(super) fn taken(&self) -> u64 {
+        self.taken.get()
     }
 
     /// Bytes of the files that wait to become segments.
@@ -120,6 +135,12 @@ impl SegmentPool {
 
     /// A file for a new segment, if one is ready.
     pub(super) fn take(&self) -> Option<Recycled> {
+        let file = self.next_ready()?;
+        self.taken.set(self.taken.get() + 1);
+        Some(file)
+    }
+
+    fn next_ready(&self) -> Option<Recycled> {
         let taken = self.ready.borrow_mut().pop_front()?;
         self.ready_bytes
             .set(self.ready_bytes.get() - taken.size_bytes);
@@ -128,7 +149,7 @@ impl SegmentPool {
 
     /// Gives the space of the pool back: the disk is full.
     pub(super) async fn empty(&self) {
-        while let Some(file) = self.take() {
+        while let Some(file) = self.next_ready() {
             remove(&file.path).await;
         }
     }

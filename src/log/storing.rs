@@ -247,11 +247,12 @@ impl PartitionLog {
             let path = self.directory().join(index_file_name(base_offset));
             small_file::replace(&path, &index).await?;
         }
+        drop(file);
         if let Some(found) = self.state.borrow_mut().segment_mut(segment) {
             found.sealed = true;
             found.unsynced = false;
             found.index = None;
-            found.file = None;
+            found.close_file();
         }
         Ok(())
     }
