@@ -104,8 +104,10 @@ impl Run {
             }
             world.with_disk(|disk, _| {
                 disk.cut_after(random.u64(5..1500));
-                if random.u8(..3) == 0 {
-                    disk.cut_in_extent(random.u64(..25));
+                match random.u8(..8) {
+                    0..3 => disk.cut_in_extent(random.u64(..25)),
+                    3 => disk.cut_after_removal(random.u64(..2)),
+                    _ => {}
                 }
             });
             let cores = random.u16(1..=3);

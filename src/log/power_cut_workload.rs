@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::log_directory::LogDirectory;
 use super::partition_log::{Appended, LogError, PartitionLog};
@@ -18,6 +19,9 @@ use crate::runtime::executor::yield_now;
 use crate::runtime::random::random_u64;
 use crate::wire::record_batch::{BatchHeader, HEADER_BYTES};
 use crate::wire::record_batch_builder::{BatchBuilder, BatchOptions};
+
+/// A checkpoint may have to wait for all that others do meanwhile.
+const MOST_MS_PER_CHECKPOINT: u32 = 20;
 
 pub(super) fn random_below(bound: u64) -> u64 {
     random_u64() % bound
@@ -71,6 +75,17 @@ pub(super) fn random_batch() -> (BatchHeader, Vec<u8>) {
     (header, bytes[HEADER_BYTES..].to_vec())
 }
 
+/// So many blocks that they are written straight to the segment.
+fn large_batch() -> (BatchHeader, Vec<u8>) {
+    let mut builder = BatchBuilder::new(BatchOptions::default());
+    let size = 9_000 + random_below(6_000);
+    let value = random_u64().to_le_bytes().repeat(size as usize / 8);
+    builder.append(0, None, Some(&value), [].into_iter());
+    let bytes = builder.finish();
+    let header = BatchHeader::parse(&bytes).expect("just built");
+    (header, bytes[HEADER_BYTES..].to_vec())
+}
+
 pub(super) async fn work(
     directories: &[Rc<LogDirectory>],
     model: &Rc<RefCell<Model>>,
@@ -84,11 +99,17 @@ pub(super) async fn work(
                 directories[core].ask_for_checkpoint();
                 directories[core].ask_for_cooling();
             }
-            1 => clock::sleep(std::time::Duration::from_millis(random_below(30))).await,
+            1 => clock::sleep(Duration::from_millis(random_below(30))).await,
             2 => move_start(directories, model).await,
             4 => truncate(directories, model).await,
             5 | 6 => compact_somewhere(directories, first_new).await,
-            3 if worker == 0 && random_below(3) == 0 => delete(directories, model).await,
+            8 => append_after_checkpoint(directories, model).await,
+            9 if worker == 1 && random_below(3) == 0 => {
+                append_and_delete(directories, model, first_new).await;
+            }
+            3 if worker == 0 && random_below(3) == 0 => {
+                delete(directories, model, 4 + random_below(12)).await;
+            }
             _ => append(directories, model, first_new).await,
         }
     }
@@ -105,28 +126,40 @@ async fn append(directories: &[Rc<LogDirectory>], model: &Rc<RefCell<Model>>, fi
     } else {
         random_below(4)
     };
-    let id = log_id(number);
-    if model
-        .borrow()
-        .logs
-        .get(&id)
-        .is_some_and(|log| log.deletion_asked || log.cut_asked.is_some())
+    let batch = if is_keyed(log_id(number)) {
+        keyed_batch()
+    } else {
+        random_batch()
+    };
+    let awaited = random_below(4) > 0;
+    let log = append_to(directories, model, number, batch, awaited).await;
+    if let Some(log) = log
+        && random_below(3) == 0
     {
-        return;
+        read_somewhere(&log, model).await;
+    }
+}
+
+/// Appends to the log of that number and waits until that is flushed, if wanted; none when the log
+/// is being deleted or cut.
+async fn append_to(
+    directories: &[Rc<LogDirectory>],
+    model: &Rc<RefCell<Model>>,
+    number: u64,
+    (header, payload): (BatchHeader, Vec<u8>),
+    awaited: bool,
+) -> Option<Rc<PartitionLog>> {
+    let id = log_id(number);
+    let goes = |log: &ModelLog| log.deletion_asked || log.cut_asked.is_some();
+    if model.borrow().logs.get(&id).is_some_and(goes) {
+        return None;
     }
     let directory = pick(directories, id);
     let log = match directory.log(id) {
         Some(log) => log,
         None => directory.create_log(id, &directory_name(number), settings_of(id)),
     };
-    let (header, payload) = if is_keyed(id) {
-        keyed_batch()
-    } else {
-        random_batch()
-    };
-    let Some(appended) = append_batch(&log, &header, &payload).await else {
-        return;
-    };
+    let appended = append_batch(&log, &header, &payload).await?;
     {
         let mut model = model.borrow_mut();
         let log = model.logs.entry(id).or_default();
@@ -136,16 +169,45 @@ async fn append(directories: &[Rc<LogDirectory>], model: &Rc<RefCell<Model>>, fi
         log.batches.insert(appended.base_offset.0, bytes);
         log.end = appended.end.0;
     }
-    if random_below(4) > 0 {
-        if await_flushed(&log, appended.end).await {
-            acknowledge(model, id, appended.end);
-        }
-    } else {
+    if !awaited {
         yield_now().await;
+    } else if await_flushed(&log, appended.end).await {
+        acknowledge(model, id, appended.end);
     }
-    if random_below(3) == 0 {
-        read_somewhere(&log, model).await;
+    Some(log)
+}
+
+/// Appends blocks of bytes right after a checkpoint, when no group holds what is before them in
+/// their first block.
+async fn append_after_checkpoint(directories: &[Rc<LogDirectory>], model: &Rc<RefCell<Model>>) {
+    let number = random_below(3);
+    let directory = pick(directories, log_id(number));
+    let before = directory.checkpoints();
+    directory.ask_for_checkpoint();
+    for _ in 0..MOST_MS_PER_CHECKPOINT {
+        if directory.checkpoints() > before {
+            break;
+        }
+        clock::sleep(Duration::from_millis(1)).await;
     }
+    append_to(directories, model, number, large_batch(), true).await;
+}
+
+/// Appends blocks of bytes to a log and deletes it at once: its last group may name bytes in a file
+/// that is gone.
+async fn append_and_delete(
+    directories: &[Rc<LogDirectory>],
+    model: &Rc<RefCell<Model>>,
+    first_new: u64,
+) {
+    let new = (first_new..first_new + 3).filter(|number| !is_keyed(log_id(*number)));
+    let Some(number) = new.last() else {
+        return;
+    };
+    for awaited in [true, true, false] {
+        append_to(directories, model, number, large_batch(), awaited).await;
+    }
+    delete(directories, model, number).await;
 }
 
 /// Appends a batch; none when the log does not serve.
@@ -284,16 +346,12 @@ async fn truncate(directories: &[Rc<LogDirectory>], model: &Rc<RefCell<Model>>) 
     expected.cut_asked = None;
 }
 
-async fn delete(directories: &[Rc<LogDirectory>], model: &Rc<RefCell<Model>>) {
-    let id = {
-        let mut model = model.borrow_mut();
-        let number = 4 + random_below(12);
-        let Some(log) = model.logs.get_mut(&log_id(number)) else {
-            return;
-        };
-        log.deletion_asked = true;
-        log_id(number)
-    };
+async fn delete(directories: &[Rc<LogDirectory>], model: &Rc<RefCell<Model>>, number: u64) {
+    let id = log_id(number);
+    match model.borrow_mut().logs.get_mut(&id) {
+        Some(log) => log.deletion_asked = true,
+        None => return,
+    }
     pick(directories, id).delete_log(id).await;
     if let Some(log) = model.borrow_mut().logs.get_mut(&id) {
         log.deletion_done = true;
