@@ -196,20 +196,25 @@ impl PartitionLog {
         if recorded.await.is_none() || self.journal.told().await.is_none() {
             return self.healthy();
         }
-        loop {
-            // The end of a background write would move what is cut here.
-            let ended = self.rolled.raised();
-            if !self.state.borrow().writing {
-                break;
-            }
-            ended.await;
-        }
+        // The end of a background write would move what is cut here.
+        self.wait_until(|state| !state.writing).await;
         self.settle();
         self.mark.cut_direct(segment, position);
         for base_offset in self.cut_memory(place, &tail) {
             self.remove_segment_files(base_offset).await;
         }
         Ok(())
+    }
+
+    /// Waits for rolls and background writes.
+    async fn wait_until(&self, is_so: impl Fn(&LogState) -> bool) {
+        loop {
+            let ended = self.rolled.raised();
+            if is_so(&self.state.borrow()) {
+                return;
+            }
+            ended.await;
+        }
     }
 
     /// The bytes of a segment before `position` in its block.
@@ -283,6 +288,9 @@ impl PartitionLog {
             return Ok(());
         }
         let _quiet = self.stop_compaction().await;
+        // Neither a roll nor a seal under way may find its files gone, or leave one behind.
+        self.wait_until(|state| !state.writing && !state.rolling)
+            .await;
         let directory = self.directory();
         for entry in disk::list_dir(&directory).await? {
             if !entry.is_dir {

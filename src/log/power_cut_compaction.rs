@@ -78,7 +78,7 @@ pub(super) async fn compact_somewhere(directories: &[Rc<LogDirectory>], first_ne
     }
 }
 
-async fn compact(log: &Rc<PartitionLog>) {
+pub(super) async fn compact(log: &Rc<PartitionLog>) {
     let memory_bytes = [0, 1 << 16][random_below(2) as usize];
     let cleaner = Cleaner::new(memory_bytes, DECOMPRESSED_MAX_BYTES, 0);
     match log.compact(log.flushed_offset(), &cleaner).await {

@@ -33,7 +33,9 @@ fn disk_with_ten_groups() -> DiskModel {
     world.disk_after_power_cut()
 }
 
-fn journal_groups(disk: &DiskModel) -> Vec<(std::path::PathBuf, usize, super::group::GroupHeader)> {
+pub(super) fn journal_groups(
+    disk: &DiskModel,
+) -> Vec<(std::path::PathBuf, usize, super::group::GroupHeader)> {
     let mut groups = Vec::new();
     for (path, _) in disk.files() {
         if path

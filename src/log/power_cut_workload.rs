@@ -142,7 +142,7 @@ async fn append(directories: &[Rc<LogDirectory>], model: &Rc<RefCell<Model>>, fi
 
 /// Appends to the log of that number and waits until that is flushed, if wanted; none when the log
 /// is being deleted or cut.
-async fn append_to(
+pub(super) async fn append_to(
     directories: &[Rc<LogDirectory>],
     model: &Rc<RefCell<Model>>,
     number: u64,
