@@ -119,6 +119,8 @@ mod power_cut_model;
 #[cfg(all(test, feature = "sim"))]
 mod power_cut_recycling;
 #[cfg(all(test, feature = "sim"))]
+mod power_cut_repair;
+#[cfg(all(test, feature = "sim"))]
 mod power_cut_test;
 #[cfg(all(test, feature = "sim"))]
 mod power_cut_workload;

@@ -13,7 +13,8 @@ use super::power_cut_model::Verdict;
 use super::power_cut_recycling::readers_keep_their_segments;
 use crate::runtime::breach::Breach;
 
-fn runs(default: u64) -> std::ops::Range<u64> {
+/// The seeds to play.
+pub(super) fn runs(default: u64) -> std::ops::Range<u64> {
     let number = |name| {
         std::env::var(name)
             .ok()

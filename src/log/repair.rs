@@ -68,7 +68,7 @@ pub(super) fn repair(image: &mut LogImage, data_directory: &Path) -> io::Result<
 }
 
 /// How far the batches of a segment verify: the position, and the offset that follows.
-fn good_part(
+pub(super) fn good_part(
     path: &Path,
     segment: &SegmentImage,
     expected: Offset,
