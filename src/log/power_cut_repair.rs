@@ -20,6 +20,7 @@ use super::power_cut_test::runs;
 use super::power_cut_workload::{append_to, log_id, random_batch, random_below};
 use super::recovery::{RecoveredCore, recover, repair_directory};
 use super::segment::segment_file_name;
+use super::swap::{Swap, cleaned_file_name};
 use crate::runtime::clock;
 use crate::runtime::executor::{Queue, spawn};
 use crate::runtime::sim::disk_model::DiskModel;
@@ -81,31 +82,47 @@ fn disk_with_swaps(seed: u64, model: &Rc<RefCell<Model>>) -> DiskModel {
     world.disk_after_power_cut()
 }
 
-fn holds_swap(content: &[u8], position: usize, header: &GroupHeader) -> bool {
+fn swap_of(content: &[u8], position: usize, header: &GroupHeader) -> Option<Swap> {
     let body = &content[position + GROUP_HEADER_BYTES..][..header.body_length as usize];
     let mut fields = Fields::new(body);
     let entries = std::iter::from_fn(|| Entry::decode(&mut fields).ok());
     let mut entries = entries.take(header.entry_count as usize);
-    entries.any(|entry| matches!(entry, Entry::Swap { .. }))
+    entries.find_map(|entry| match entry {
+        Entry::Swap { swap, .. } => Some(swap),
+        _ => None,
+    })
 }
 
-/// Damages the last acknowledged group with a swap; false when there is none.
-fn damage_swap(disk: &mut DiskModel, random: &mut fastrand::Rng) -> bool {
+/// Damages the last acknowledged group with a swap; none when there is no such group.
+fn damage_swap(disk: &mut DiskModel, random: &mut fastrand::Rng) -> Option<Swap> {
     let groups = journal_groups(disk);
     let told = groups.iter().map(|(_, _, header)| header.completed).max();
-    let found = groups.iter().rev().find(|(path, position, header)| {
-        Some(header.sequence) <= told && holds_swap(&disk.content(path), *position, header)
-    });
-    let Some((path, position, header)) = found.cloned() else {
-        return false;
-    };
+    let acknowledged = groups.iter().rev();
+    let mut acknowledged = acknowledged.filter(|(_, _, header)| Some(header.sequence) <= told);
+    let ((path, position, header), swap) = acknowledged.find_map(|group| {
+        let (path, position, header) = group;
+        let swap = swap_of(&disk.content(path), *position, header)?;
+        Some((group.clone(), swap))
+    })?;
     let byte = if random.bool() {
         30
     } else {
         GROUP_HEADER_BYTES + random.usize(..header.body_length as usize)
     };
     disk.flip_bit(&path, position + byte, random.u8(..8));
-    true
+    Some(swap)
+}
+
+/// The file of a compacted segment that has its name, with its content, if it has any: over an empty
+/// one recovery may well write again what the journal holds of the old segment.
+fn swapped_in(disk: &DiskModel, swap: &Swap) -> Option<(PathBuf, Vec<u8>)> {
+    let directory = Path::new(DATA).join("log-3");
+    let cleaned = directory.join(cleaned_file_name(swap.base_offset, swap.segment));
+    let path = directory.join(segment_file_name(swap.base_offset));
+    let has_name = disk.lookup(&cleaned).is_none() && disk.lookup(&path).is_some();
+    let content = has_name.then(|| disk.content(&path));
+    let content = content.filter(|content| !content.is_empty())?;
+    Some((path, content))
 }
 
 fn recovered(world: &Rc<World>) -> (RecoveredCore, usize) {
@@ -148,9 +165,10 @@ fn play(seed: u64) -> Result<Fate, String> {
     let mut random = fastrand::Rng::with_seed(seed);
     let model: Rc<RefCell<Model>> = Rc::default();
     let mut disk = disk_with_swaps(random.u64(..), &model);
-    if !damage_swap(&mut disk, &mut random) {
+    let Some(swap) = damage_swap(&mut disk, &mut random) else {
         return Ok(Fate::Nothing);
-    }
+    };
+    let kept = swapped_in(&disk, &swap);
     let world = World::new(random.u64(..), disk);
     // A start before the repair changes nothing.
     let (core, damaged) = recovered(&world);
@@ -164,6 +182,11 @@ fn play(seed: u64) -> Result<Fate, String> {
         return Err(format!(
             "{damaged} damaged: {tried:?} and then {repaired:?}"
         ));
+    }
+    if let Some((path, content)) = kept
+        && world.with_disk(|disk, _| disk.content(&path)) != content
+    {
+        return Err(format!("{} is not what was swapped in", path.display()));
     }
     let (core, damaged) = recovered(&world);
     if damaged > 0 {
@@ -207,14 +230,13 @@ fn serve(world: &Rc<World>, core: RecoveredCore, model: Rc<RefCell<Model>>) -> V
 fn repair_leaves_a_right_log_after_the_group_of_a_swap_was_damaged() {
     let mut fates = Vec::new();
     for seed in runs(300) {
-        let fate = play(seed).unwrap_or_else(|error| {
-            println!("seed {seed}: {error}");
-            Fate::Nothing
-        });
+        let fate = play(seed).unwrap_or_else(|error| panic!("PERCOLOG_SEED={seed}: {error}"));
         fates.push(fate);
     }
     let count = |fate| fates.iter().filter(|found| **found == fate).count();
     let counts = [Fate::Nothing, Fate::Proven, Fate::Kept, Fate::Cut].map(count);
     println!("nothing, proven, kept, cut: {counts:?}");
-    assert!(counts[1..].iter().all(|count| *count > 0), "{counts:?}");
+    let are_many = fates.len() > 100;
+    let all = counts[1..].iter().all(|count| *count > 0);
+    assert!(all || !are_many, "{counts:?}");
 }

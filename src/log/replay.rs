@@ -34,6 +34,9 @@ pub(super) struct ReplayedLog {
     pub(super) swapped: Vec<(Offset, SegmentId)>,
     /// A journal group that cannot be read may have held entries of this log.
     doubt: Option<u64>,
+    /// There was such a group, whatever later entries have shown: they do not tell whether a swap
+    /// was in it.
+    pub(super) may_lack_swap: bool,
 }
 
 /// The logs of one core of a directory.
@@ -202,6 +205,7 @@ impl Replay {
             None => {
                 for log in self.logs.values_mut() {
                     log.doubt.get_or_insert(sequence);
+                    log.may_lack_swap = true;
                 }
             }
         }
@@ -289,6 +293,7 @@ impl ReplayedLog {
             dropped: Vec::new(),
             swapped: Vec::new(),
             doubt: None,
+            may_lack_swap: false,
         }
     }
 
@@ -298,6 +303,7 @@ impl ReplayedLog {
 
     fn lose(&mut self, sequence: u64) {
         let end = self.image.end;
+        self.may_lack_swap = true;
         self.damage(format!(
             "journal group {sequence} was acknowledged but cannot be read: records from offset {end} on may be lost"
         ));
