@@ -35,7 +35,7 @@ struct Played {
 
 #[test]
 fn nothing_acknowledged_is_lost_and_nothing_invented() {
-    let seeds = runs(2500);
+    let seeds = runs(2200);
     let are_many = seeds.end - seeds.start > 100;
     // Worlds belong to their thread, so seeds are played side by side.
     let played = std::thread::scope(|scope| {

@@ -6,9 +6,10 @@
 use std::io;
 use std::path::Path;
 
+use super::index::IndexFile;
 use super::partition_log::{CutPlace, LogImage};
 use super::position::{BytePosition, Offset};
-use super::segment::{SegmentImage, segment_file_name};
+use super::segment::{SegmentImage, index_file_name, segment_file_name};
 use crate::runtime::startup;
 use crate::wire::record_batch::{BatchHeader, BatchView, HEADER_BYTES};
 
@@ -82,10 +83,10 @@ pub(super) fn other_whole_file(
     segment: &SegmentImage,
     expected: Offset,
 ) -> io::Result<Option<(u64, Offset)>> {
-    let size_bytes = startup::file_len(path)?.unwrap_or(0);
-    if size_bytes == 0 || size_bytes == segment.size_bytes {
+    let found = startup::file_len(path)?;
+    let Some(size_bytes) = found.filter(|found| *found != segment.size_bytes) else {
         return Ok(None);
-    }
+    };
     let whole = SegmentImage {
         size_bytes,
         index: None,
@@ -96,20 +97,24 @@ pub(super) fn other_whole_file(
 }
 
 /// Takes a whole file with other batches than the segment's for one that was swapped in by an entry
-/// that is lost, if it cannot be what is left of the segment: it is longer, or reaches into later
-/// segments. Those it reaches into, and those behind it that are gone, are the ones it replaced.
+/// that is lost, if the index beside it says so or it cannot be what is left of the segment: it is
+/// longer, or reaches into later segments. Those it reaches into, and those behind it that are gone,
+/// are the ones it replaced.
 fn take_swapped_in(
     image: &mut LogImage,
     directory: &Path,
     index: usize,
     (size_bytes, end): (u64, Offset),
 ) -> io::Result<bool> {
-    let is_longer = size_bytes > image.segments[index].size_bytes;
+    let segment = &image.segments[index];
     let Some(next) = image.segments.get(index + 1) else {
         return Ok(false);
     };
     let newest = image.segments.last().map_or(end, |last| last.base_offset);
-    if newest < end || !(is_longer || next.base_offset < end) {
+    let named = index_beside(directory, segment.base_offset)?
+        .filter(|file| file.size_bytes == size_bytes && file.segment != segment.id);
+    let is_other = size_bytes > segment.size_bytes || next.base_offset < end || named.is_some();
+    if newest < end || !is_other {
         return Ok(false);
     }
     let mut largest_ms = image.segments[index].largest_timestamp_ms;
@@ -123,11 +128,21 @@ fn take_swapped_in(
         image.segments.remove(index + 1);
     }
     let segment = &mut image.segments[index];
+    segment.id = named.map_or(segment.id, |file| file.segment);
     segment.size_bytes = size_bytes;
     segment.sealed = true;
     segment.largest_timestamp_ms = largest_ms;
     segment.index = None;
     Ok(true)
+}
+
+fn index_beside(directory: &Path, base_offset: Offset) -> io::Result<Option<IndexFile>> {
+    let path = directory.join(index_file_name(base_offset));
+    if !startup::exists(&path)? {
+        return Ok(None);
+    }
+    let bytes = startup::read_file(&path, IndexFile::MOST_BYTES as u64)?;
+    Ok(IndexFile::decode(&bytes, base_offset).ok())
 }
 
 /// How far the batches of a segment verify: the position, and the offset that follows.

@@ -233,6 +233,8 @@ impl ReplayedLog {
         if !self.may_lack_swap || is_last {
             return Ok(false);
         }
-        Ok(other_whole_file(path, segment, segment.base_offset)?.is_some())
+        let other = other_whole_file(path, segment, segment.base_offset)?;
+        // Of an empty file nothing can be lost.
+        Ok(other.is_some_and(|(size_bytes, _)| size_bytes > 0))
     }
 }
