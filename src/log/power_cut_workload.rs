@@ -200,8 +200,8 @@ async fn append_and_delete(
     model: &Rc<RefCell<Model>>,
     first_new: u64,
 ) {
-    let new = (first_new..first_new + 3).filter(|number| !is_keyed(log_id(*number)));
-    let Some(number) = new.last() else {
+    let mut new = (first_new..first_new + 3).filter(|number| !is_keyed(log_id(*number)));
+    let Some(number) = new.next_back() else {
         return;
     };
     for awaited in [true, true, false] {
