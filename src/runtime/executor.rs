@@ -4,18 +4,21 @@
 //! |---|---|---|---|
 //! | `Ack` | 1000 | matters, 1 ms | appends, group commit, wake-ups, submission |
 //! | `Network` | 1000 | matters, 2 ms | connections |
-//! | `Control` | 200 | - | metadata, heartbeats, sweeps |
-//! | `Background` | 50 | - | segment write-behind, retention, compaction, scrub |
+//! | `Control` | 200 | 10 ms | metadata, heartbeats, sweeps |
+//! | `Background` | 50 | 10 ms | segment write-behind, retention, compaction, scrub |
 //!
-//! A queue whose latency matters makes glommio preempt the others in time, provided they yield.
+//! While a queue is active glommio preempts the running one after its latency, provided that yields.
 //! Tasks are detached: dropping a pending one would leak it, so they are told to stop instead.
 //!
 //! **The heartbeat.** glommio 0.9.0 loses wake-ups: when its preemption timer fires between its
 //! being armed and the first look at the queues (the thread was off its CPU for that long), the
 //! executor takes "preempted before anything ran" for "nothing to run" and parks with runnable
 //! tasks. Measured with a busy neighbour: once in about 10^4 wake-ups. Any later event gets it
-//! going again, so every core has a timer that sees to one: often while the core is active, rarely
-//! while it is idle.
+//! going again, so every core has timers that see to one: often while the core is active, rarely
+//! while it is idle. A timer whose own wake-up is lost is not armed again until something else comes,
+//! and a thread that was away for long finds several expired: hence a ladder of them, each step so
+//! much slower that the next one is still to come. They are armed before a core can park for the
+//! first time; until then the preemption timer is as good as none.
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
@@ -39,13 +42,21 @@ use super::wake::{Waiters, WakeFd, WatchEnd, watch};
 
 /// A poll of one task that takes longer than this is a stall of its core.
 const STALL: Duration = Duration::from_millis(10);
-/// Longest turn of a queue without latency demands while another waits.
-const PREEMPT_TIMER: Duration = Duration::from_millis(10);
+/// Longest turn of a queue that can wait.
+const PATIENT: Latency = Latency::Matters(Duration::from_millis(10));
+/// Of glommio's default queue, in which a core starts and ends; the file head says why so long.
+const PREEMPT_TIMER: Duration = Duration::from_secs(3600);
 /// glommio's own registered buffers; we use none of them beyond wake-ups.
 const GLOMMIO_MEMORY_BYTES: usize = 64 * 1024;
-/// Bounds of the heartbeat's period: what a lost wake-up costs at most, active and idle.
+/// Bounds of the fastest heartbeat's period: what a lost wake-up costs, active and idle.
 const HEARTBEAT_ACTIVE: Duration = Duration::from_millis(2);
 const HEARTBEAT_IDLE: Duration = Duration::from_millis(64);
+/// Periods of the slower ones.
+const HEARTBEATS_SLOW: [Duration; 3] = [
+    Duration::from_millis(128),
+    Duration::from_secs(1),
+    Duration::from_secs(8),
+];
 /// How long the end of a core waits for the disk before it gives its buffers up.
 const DRAIN_LIMIT: Duration = Duration::from_secs(30);
 
@@ -75,8 +86,8 @@ const QUEUES: [(Queue, usize, Latency, &str); 4] = [
         Latency::Matters(Duration::from_millis(2)),
         "network",
     ),
-    (Queue::Control, 200, Latency::NotImportant, "control"),
-    (Queue::Background, 50, Latency::NotImportant, "background"),
+    (Queue::Control, 200, PATIENT, "control"),
+    (Queue::Background, 50, PATIENT, "background"),
 ];
 
 /// Where and how one core runs.
@@ -340,6 +351,7 @@ async fn run_core<F, Fut>(
     ready.send(Ok(())).ok();
     // Blocks this thread, which has nothing else to do yet.
     if may_go.recv().is_ok() {
+        let _armed = arm_first_heartbeats().await;
         let main = Measured {
             future: main(plan.core),
             core: core.clone(),
@@ -372,6 +384,9 @@ fn set_up(plan: CorePlan, pools: Pools, end: &Rc<WatchEnd>) -> io::Result<Rc<Cor
     });
     CORE.set(Some(core.clone()));
     glommio::spawn_local(heartbeat(core.clone())).detach();
+    for period in HEARTBEATS_SLOW {
+        glommio::spawn_local(slow_heartbeat(core.clone(), period)).detach();
+    }
     spawn(Queue::Ack, ring.clone().flush_turns());
     spawn(
         Queue::Ack,
@@ -392,6 +407,23 @@ async fn heartbeat(core: Rc<Core>) {
             HEARTBEAT_ACTIVE
         };
     }
+}
+
+async fn slow_heartbeat(core: Rc<Core>, period: Duration) {
+    while !core.ring.is_closing() {
+        super::clock::sleep(period).await;
+    }
+}
+
+/// Arms a timer for each heartbeat now: a core may park before it has polled these for the first time.
+async fn arm_first_heartbeats() -> Vec<Pin<Box<dyn Future<Output = ()>>>> {
+    let mut armed: Vec<Pin<Box<dyn Future<Output = ()>>>> = Vec::new();
+    for period in [HEARTBEAT_ACTIVE].into_iter().chain(HEARTBEATS_SLOW) {
+        let mut timer = Box::pin(super::clock::sleep(period));
+        futures_lite::future::poll_once(timer.as_mut()).await;
+        armed.push(timer);
+    }
+    armed
 }
 
 /// The kernel must be done with our buffers before the memory may go.
