@@ -34,9 +34,11 @@ use crate::net::net_metrics::NetMetrics;
 use crate::observe::metrics::MetricPage;
 use crate::partition::replica::Replica;
 use crate::runtime::clock;
+use crate::runtime::control_group;
 use crate::runtime::core_id::CoreId;
 use crate::runtime::executor::{CorePlan, Queue, spawn, start_cores};
 use crate::runtime::host;
+use crate::runtime::host_tree::HostTree;
 use crate::runtime::mesh::{Inbox, InboxSender, MeshPort, inbox, mesh};
 use crate::runtime::socket::Listener;
 use crate::shard::controller_service::ControllerService;
@@ -165,7 +167,7 @@ pub fn run(config: BrokerConfig, ready: impl FnOnce(SocketAddr)) -> Result<(), B
 /// The CPUs that serve, and the sentence that says why these.
 fn choose_cpus(config: &BrokerConfig) -> Result<Vec<usize>, BrokerError> {
     let usable = host::usable_cpus();
-    let quota = host::cpu_quota();
+    let quota = control_group::cpu_quota(&HostTree::new(Path::new("/")));
     let granted = quota.map_or(usable.len(), |quota| (quota.ceil() as usize).max(1));
     let cpus: Vec<usize> = match &config.cores.list {
         CoreSelection::Auto => usable.iter().copied().take(granted).collect(),
