@@ -242,14 +242,18 @@ fn verdict(findings: &[Finding]) -> Result<(), Failure> {
     let worse = findings
         .iter()
         .filter(|finding| finding.severity > Severity::Hint);
-    let (mut all, mut changeable) = (0, 0);
+    let (mut all, mut changeable) = (0_usize, 0);
     for finding in worse {
         all += 1;
         changeable += usize::from(!finding.changes.is_empty());
     }
     Err(Failure::Local(format!(
-        "{all} found that {} attention; percolog tune apply changes {changeable} of them",
-        if all == 1 { "needs" } else { "need" }
+        "{} attention; percolog tune apply changes {changeable} of them",
+        if all == 1 {
+            "1 item needs".to_owned()
+        } else {
+            format!("{all} items need")
+        }
     )))
 }
 
@@ -337,8 +341,8 @@ fn run_apply(arguments: &ApplyArguments) -> Result<(), Failure> {
     if steps.is_empty() {
         output::note("nothing to change");
     } else {
-        let _lock = undo_file::lock(&host.tree).map_err(Failure::Local)?;
-        apply::remember(&host.tree, &steps, arguments.again).map_err(Failure::Local)?;
+        let lock = undo_file::lock(&host.tree).map_err(Failure::Local)?;
+        apply::remember(&host.tree, &lock, &steps, arguments.again).map_err(Failure::Local)?;
         let outcomes = apply::write(&host.tree, &steps);
         failed = print_outcomes(steps.iter().zip(&outcomes).map(|(step, outcome)| {
             (
@@ -407,8 +411,11 @@ fn print_outcomes<'a>(
 
 fn run_undo(arguments: &UndoArguments) -> Result<(), Failure> {
     let tree = HostTree::new(&arguments.host_root);
-    let _lock = undo_file::lock(&tree).map_err(Failure::Local)?;
-    let values = match apply::undo(&tree).map_err(Failure::Local)? {
+    if undo_file::read(&tree).map_err(Failure::Local)?.is_none() {
+        return output::line("nothing to undo");
+    }
+    let lock = undo_file::lock(&tree).map_err(Failure::Local)?;
+    let values = match apply::undo(&tree, &lock).map_err(Failure::Local)? {
         Undone::Nothing => return output::line("nothing to undo"),
         Undone::OtherBoot => {
             return output::line("nothing to undo: the host was restarted since it was tuned");

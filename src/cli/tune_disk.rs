@@ -16,6 +16,9 @@ use crate::runtime::startup;
 use crate::tuning::disk_decision::{self, Reason};
 use crate::tuning::disk_measure::{self, Beside, Cell, DEPTHS, Pass, SIZES_BYTES};
 
+const DISTURBED: &str = "other work on this machine disturbed the measurement: few writes at a time \
+                         waited for something else than the disk; measure again when it is quiet";
+
 /// Measures the disk of a data directory, and writes the file that the broker reads at its start
 ///
 /// Durable direct writes of 4 KiB to 1 MiB, one to eight at a time, into files that were written,
@@ -50,6 +53,9 @@ pub(super) fn run(arguments: &DiskArguments) -> Result<(), Failure> {
         OutputFormat::Json => output::json(&describe(&passes, &reasons))?,
         OutputFormat::Table => print(&passes, &reasons)?,
     }
+    if is_disturbed(&passes) {
+        output::note(DISTURBED);
+    }
     if arguments.dry_run {
         output::note("nothing was written");
         return Ok(());
@@ -63,6 +69,10 @@ pub(super) fn run(arguments: &DiskArguments) -> Result<(), Failure> {
         path.display()
     ));
     Ok(())
+}
+
+fn is_disturbed(passes: &[Pass]) -> bool {
+    passes.iter().any(Pass::is_disturbed)
 }
 
 fn measure(directory: &Path, seconds: u32) -> Result<Vec<Pass>, Failure> {
@@ -117,12 +127,16 @@ fn cell_texts(cell: &Cell) -> [String; 7] {
     ]
 }
 
-fn beside_texts(pass: usize, alone_per_second: f64, beside: &Beside) -> [String; 4] {
+fn beside_texts(pass: usize, alone_per_second: [f64; 2], beside: &Beside) -> [String; 4] {
+    let [before, after] = alone_per_second;
     [
         pass.to_string(),
         format!("{:.0}", beside.asked_bytes_per_second as f64 / 1e6),
         format!("{:.0}", beside.reached_bytes_per_second / 1e6),
-        format!("{:.0} of {alone_per_second:.0}", beside.writes_per_second),
+        format!(
+            "{:.0}; alone {before:.0}, {after:.0}",
+            beside.writes_per_second
+        ),
     ]
 }
 
@@ -194,6 +208,7 @@ fn describe(passes: &[Pass], reasons: &[Reason]) -> serde_json::Value {
     };
     let setting = |reason: &Reason| json!({ "name": format!("storage.{}", reason.name), "value": reason.value, "why": reason.why });
     json!({
+        "disturbed": is_disturbed(passes),
         "passes": passes.iter().map(pass).collect::<Vec<_>>(),
         "settings": reasons.iter().map(setting).collect::<Vec<_>>(),
     })
@@ -210,9 +225,12 @@ fn notes(passes: &[Pass], reasons: &[Reason]) -> Vec<String> {
             .iter()
             .map(|reason| format!("{}: {}", reason.name, reason.why)),
     );
+    if is_disturbed(passes) {
+        notes.push(DISTURBED.to_owned());
+    }
     notes.push("file, write, at a time, writes/s, MB/s, p50 us, p99 us:".to_owned());
     notes.extend(all_cells(passes).map(|cell| cell_texts(&cell).join(", ")));
-    notes.push("pass, background MB/s asked, reached, durable writes/s of those alone:".to_owned());
+    notes.push("pass, background MB/s asked, reached, durable writes/s:".to_owned());
     notes.extend(all_beside(passes).map(|row| row.join(", ")));
     notes
 }

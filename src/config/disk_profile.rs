@@ -214,11 +214,11 @@ mod tests {
             (body.to_owned(), "cut off"),
             (summed(&body.replace("profile 1", "profile 2")), "profile 2"),
             (
-                summed(&body.replace("= 3", "= -3")),
+                summed(&body.replace("= 3\n", "= -3\n")),
                 "journal_groups_in_flight",
             ),
             (
-                summed(&body.replace("= 3", "= \"3\"")),
+                summed(&body.replace("= 3\n", "= \"3\"\n")),
                 "journal_groups_in_flight",
             ),
             (summed(&body.replace("[storage]", "[other]")), "[storage]"),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::finding::Finding;
 use super::target::Target;
-use super::undo_file::{self, UndoEntry, UndoFile};
+use super::undo_file::{self, UndoEntry, UndoFile, UndoLock};
 use crate::runtime::host_tree::HostTree;
 
 /// One value to be changed.
@@ -70,7 +70,12 @@ pub fn plan(tree: &HostTree, findings: &[Finding]) -> Result<Vec<Step>, String> 
 ///
 /// # Errors
 /// A sentence that says what to do, among them that there is such a file.
-pub fn remember(tree: &HostTree, steps: &[Step], again: bool) -> Result<(), String> {
+pub fn remember(
+    tree: &HostTree,
+    lock: &UndoLock,
+    steps: &[Step],
+    again: bool,
+) -> Result<(), String> {
     let boot = undo_file::current_boot(tree);
     let known = undo_file::read(tree)?;
     if let (Some(_), false) = (&known, again) {
@@ -95,7 +100,7 @@ pub fn remember(tree: &HostTree, steps: &[Step], again: bool) -> Result<(), Stri
             }),
         }
     }
-    undo_file::write(tree, &UndoFile { boot, entries })
+    undo_file::write(tree, lock, &UndoFile { boot, entries })
 }
 
 /// Writes the values. What fails does not keep the rest from being written.
@@ -136,12 +141,12 @@ pub enum Undone {
 ///
 /// # Errors
 /// A sentence that says what to do.
-pub fn undo(tree: &HostTree) -> Result<Undone, String> {
+pub fn undo(tree: &HostTree, lock: &UndoLock) -> Result<Undone, String> {
     let Some(file) = undo_file::read(tree)? else {
         return Ok(Undone::Nothing);
     };
     if file.boot != undo_file::current_boot(tree) {
-        undo_file::remove(tree)?;
+        undo_file::remove(tree, lock)?;
         return Ok(Undone::OtherBoot);
     }
     let values: Vec<(UndoEntry, Outcome)> = file
@@ -157,12 +162,12 @@ pub fn undo(tree: &HostTree) -> Result<Undone, String> {
         .map(|(entry, _)| entry.clone())
         .collect();
     if left.is_empty() {
-        undo_file::remove(tree)?;
+        undo_file::remove(tree, lock)?;
     } else {
         left.reverse();
         let boot = file.boot;
         let entries = left;
-        undo_file::write(tree, &UndoFile { boot, entries })?;
+        undo_file::write(tree, lock, &UndoFile { boot, entries })?;
     }
     Ok(Undone::Values(values))
 }

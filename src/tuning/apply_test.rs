@@ -4,7 +4,7 @@ use super::apply::{self, Outcome, Step, Undone};
 use super::check;
 use super::fake_host::FakeHost;
 use super::script;
-use super::undo_file;
+use super::undo_file::{self, UndoLock};
 
 /// Files of an untuned host, and what they become.
 const UNTUNED: &[(&str, &str, &str)] = &[
@@ -46,6 +46,10 @@ fn untuned() -> FakeHost {
     fake
 }
 
+fn lock(fake: &FakeHost) -> UndoLock {
+    undo_file::lock(&fake.tree()).expect("nobody else")
+}
+
 fn plan(fake: &FakeHost) -> Vec<Step> {
     apply::plan(&fake.tree(), &check::check(&fake.host, &[])).expect("readable")
 }
@@ -74,7 +78,7 @@ fn check_apply_check_undo_check() {
     let steps = plan(&fake);
     assert_eq!(steps.len(), UNTUNED.len());
     assert_before(&fake);
-    apply::remember(&tree, &steps, false).expect("noted");
+    apply::remember(&tree, &lock(&fake), &steps, false).expect("noted");
     let outcomes = apply::write(&tree, &steps);
     assert!(
         outcomes.iter().all(|outcome| *outcome == Outcome::Written),
@@ -84,7 +88,7 @@ fn check_apply_check_undo_check() {
     let again = check::check(&fake.host, &[]);
     assert!(!check::needs_attention(&again), "{again:?}");
     assert!(plan(&fake).is_empty());
-    let Undone::Values(values) = apply::undo(&tree).expect("undone") else {
+    let Undone::Values(values) = apply::undo(&tree, &lock(&fake)).expect("undone") else {
         panic!("nothing was undone");
     };
     assert!(
@@ -94,7 +98,7 @@ fn check_apply_check_undo_check() {
     );
     assert_before(&fake);
     assert_eq!(undo_file::read(&tree), Ok(None));
-    assert_eq!(apply::undo(&tree), Ok(Undone::Nothing));
+    assert_eq!(apply::undo(&tree, &lock(&fake)), Ok(Undone::Nothing));
 }
 
 #[test]
@@ -103,9 +107,9 @@ fn an_apply_that_stops_anywhere_can_be_undone() {
         let fake = untuned();
         let tree = fake.tree();
         let steps = plan(&fake);
-        apply::remember(&tree, &steps, false).expect("noted");
+        apply::remember(&tree, &lock(&fake), &steps, false).expect("noted");
         apply::write(&tree, &steps[..written]);
-        apply::undo(&tree).expect("undone");
+        apply::undo(&tree, &lock(&fake)).expect("undone");
         assert_before(&fake);
         assert_eq!(undo_file::read(&tree), Ok(None));
     }
@@ -116,13 +120,13 @@ fn an_undo_that_stops_anywhere_can_be_repeated() {
     let fake = untuned();
     let tree = fake.tree();
     let steps = plan(&fake);
-    apply::remember(&tree, &steps, false).expect("noted");
+    apply::remember(&tree, &lock(&fake), &steps, false).expect("noted");
     apply::write(&tree, &steps);
     // Some values are back already, and the file is still there.
     for (path, before, _) in &UNTUNED[..5] {
         fake.put(path, before);
     }
-    let Undone::Values(values) = apply::undo(&tree).expect("undone") else {
+    let Undone::Values(values) = apply::undo(&tree, &lock(&fake)).expect("undone") else {
         panic!("nothing was undone");
     };
     let unchanged = values
@@ -137,19 +141,19 @@ fn what_was_there_first_stays_noted() {
     let fake = untuned();
     let tree = fake.tree();
     let steps = plan(&fake);
-    apply::remember(&tree, &steps, false).expect("noted");
+    apply::remember(&tree, &lock(&fake), &steps, false).expect("noted");
     apply::write(&tree, &steps);
     fake.put("proc/sys/vm/swappiness", "30");
     let later = plan(&fake);
     assert_eq!(later.len(), 1);
-    let refused = apply::remember(&tree, &later, false).expect_err("there is one");
+    let refused = apply::remember(&tree, &lock(&fake), &later, false).expect_err("there is one");
     assert!(
         refused.contains("tune undo") && refused.contains("--again"),
         "{refused}"
     );
-    apply::remember(&tree, &later, true).expect("told");
+    apply::remember(&tree, &lock(&fake), &later, true).expect("told");
     apply::write(&tree, &later);
-    apply::undo(&tree).expect("undone");
+    apply::undo(&tree, &lock(&fake)).expect("undone");
     assert_before(&fake);
 }
 
@@ -158,17 +162,17 @@ fn after_a_restart_of_the_host_nothing_is_undone() {
     let fake = untuned();
     let tree = fake.tree();
     let steps = plan(&fake);
-    apply::remember(&tree, &steps, false).expect("noted");
+    apply::remember(&tree, &lock(&fake), &steps, false).expect("noted");
     apply::write(&tree, &steps);
     fake.put("proc/sys/kernel/random/boot_id", "another\n");
     fake.put("proc/sys/vm/swappiness", "40");
     let later = plan(&fake);
-    assert!(apply::remember(&tree, &later, false).is_err());
-    apply::remember(&tree, &later, true).expect("told");
+    assert!(apply::remember(&tree, &lock(&fake), &later, false).is_err());
+    apply::remember(&tree, &lock(&fake), &later, true).expect("told");
     let file = undo_file::read(&tree).expect("sound").expect("there");
     assert_eq!((file.boot.as_str(), file.entries.len()), ("another", 1));
     fake.put("proc/sys/kernel/random/boot_id", "a third\n");
-    assert_eq!(apply::undo(&tree), Ok(Undone::OtherBoot));
+    assert_eq!(apply::undo(&tree, &lock(&fake)), Ok(Undone::OtherBoot));
     assert_eq!(undo_file::read(&tree), Ok(None));
     assert_eq!(fake.get("proc/sys/vm/swappiness"), "40");
 }
@@ -178,11 +182,11 @@ fn what_others_changed_or_took_away_is_left_alone() {
     let fake = untuned();
     let tree = fake.tree();
     let steps = plan(&fake);
-    apply::remember(&tree, &steps, false).expect("noted");
+    apply::remember(&tree, &lock(&fake), &steps, false).expect("noted");
     apply::write(&tree, &steps);
     fake.put("proc/sys/vm/swappiness", "5");
     fake.remove("proc/irq/30");
-    let Undone::Values(values) = apply::undo(&tree).expect("undone") else {
+    let Undone::Values(values) = apply::undo(&tree, &lock(&fake)).expect("undone") else {
         panic!("nothing was undone");
     };
     let outcome = |name: &str| {
@@ -202,14 +206,14 @@ fn what_cannot_be_put_back_stays_noted() {
     let fake = untuned();
     let tree = fake.tree();
     let steps = plan(&fake);
-    apply::remember(&tree, &steps, false).expect("noted");
+    apply::remember(&tree, &lock(&fake), &steps, false).expect("noted");
     apply::write(&tree, &steps);
     fake.put("proc/sys/vm/swappiness", "not a value at all");
-    apply::undo(&tree).expect("undone");
+    apply::undo(&tree, &lock(&fake)).expect("undone");
     let file = undo_file::read(&tree).expect("sound").expect("there");
     assert_eq!(file.entries.len(), 1);
     fake.put("proc/sys/vm/swappiness", "1");
-    apply::undo(&tree).expect("undone");
+    apply::undo(&tree, &lock(&fake)).expect("undone");
     assert_before(&fake);
     assert_eq!(undo_file::read(&tree), Ok(None));
 }
@@ -223,10 +227,11 @@ fn a_damaged_undo_file_stops_everything_that_would_lose_it() {
         "percolog tune undo 1\nboot x\n",
     );
     let steps = plan(&fake);
+    let lock = lock(&fake);
     for refused in [
-        apply::remember(&tree, &steps, false).expect_err("damaged"),
-        apply::remember(&tree, &steps, true).expect_err("damaged"),
-        apply::undo(&tree).expect_err("damaged"),
+        apply::remember(&tree, &lock, &steps, false).expect_err("damaged"),
+        apply::remember(&tree, &lock, &steps, true).expect_err("damaged"),
+        apply::undo(&tree, &lock).expect_err("damaged"),
     ] {
         assert!(
             refused.contains("tune.undo") && refused.contains("by hand"),

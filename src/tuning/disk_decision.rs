@@ -3,7 +3,7 @@
 //! Each setting is derived from every pass by itself. It leaves its default only where all passes
 //! put it on the same side of it, and then goes as far as the most careful of them.
 
-use super::disk_measure::Pass;
+use super::disk_measure::{DOUBLE_GAIN_MAX, Pass};
 use crate::config::disk_profile::DiskSettings;
 use crate::runtime::disk_probe::FileState;
 
@@ -15,8 +15,9 @@ const SMALL_BYTES: usize = 4 << 10;
 const GROUP_SIZES_BYTES: [usize; 3] = [4 << 10, 16 << 10, 64 << 10];
 /// A second group in flight has to gain this much to be kept.
 const SECOND_GAIN: f64 = 1.1;
-/// More than two have to gain this much: groups become smaller as there are more of them.
-const MORE_GAIN: f64 = 1.5;
+/// More than two have to gain nearly as much as there are more of them: groups become smaller then,
+/// and a device that merely shares flushes between writes gains nothing from smaller groups.
+const MORE_GAIN: f64 = 1.8;
 /// What background writes may take from durable ones.
 const HARM: f64 = 0.75;
 /// What background writes must reach of what they asked for, to have been there at all.
@@ -84,10 +85,10 @@ pub fn decide(passes: &[Pass], defaults: &DiskSettings) -> (DiskSettings, Vec<Re
 /// The value that all passes support, and in a word what became of the default.
 fn agreed(derived: &[Option<u64>], default: u64) -> (u64, &'static str) {
     let Some(values) = derived.iter().copied().collect::<Option<Vec<u64>>>() else {
-        return (default, "default, too few figures");
+        return (default, "default, the figures do not tell");
     };
     let (Some(least), Some(most)) = (values.iter().min(), values.iter().max()) else {
-        return (default, "default, too few figures");
+        return (default, "default, the figures do not tell");
     };
     match (*least > default, *most < default) {
         (true, _) => (*least, "raised"),
@@ -100,7 +101,8 @@ fn agreed(derived: &[Option<u64>], default: u64) -> (u64, &'static str) {
 fn groups_in_flight(pass: &Pass) -> Option<u64> {
     let gain = |size: usize, few: usize, many: usize| -> Option<f64> {
         let rate = |depth| pass.rate(FileState::Written, size, depth);
-        Some(rate(many)? / rate(few)?)
+        let gain = rate(many)? / rate(few)?;
+        (gain <= DOUBLE_GAIN_MAX).then_some(gain)
     };
     let gains = |few, many| -> Option<Vec<f64>> {
         GROUP_SIZES_BYTES
@@ -140,13 +142,13 @@ fn busy_threshold(pass: &Pass) -> Option<u64> {
 }
 
 fn pace(pass: &Pass) -> Option<u64> {
-    let bandwidth = pass.bandwidth()?;
+    let (bandwidth, alone) = (pass.bandwidth()?, pass.alone()?);
     let first = pass.beside.first()?;
     if first.reached_bytes_per_second < REACHED * first.asked_bytes_per_second as f64 {
         return None;
     }
     let harmless = pass.beside.iter().take_while(|beside| {
-        beside.writes_per_second >= HARM * pass.alone_per_second
+        beside.writes_per_second >= HARM * alone
             && beside.reached_bytes_per_second >= REACHED * beside.asked_bytes_per_second as f64
     });
     let fastest = harmless.last().map(|beside| beside.asked_bytes_per_second);
@@ -183,7 +185,7 @@ mod tests {
         });
         Pass {
             cells,
-            alone_per_second: 1000.0,
+            alone_per_second: [1000.0, 900.0],
             beside: beside.to_vec(),
         }
     }
@@ -239,6 +241,18 @@ mod tests {
         assert_eq!(settings.direct_write_bytes, defaults().direct_write_bytes);
         let disagreements = reasons.iter().filter(|reason| reason.why.contains("agree"));
         assert!(disagreements.count() >= 3, "{reasons:?}");
+    }
+
+    #[test]
+    fn figures_of_a_busy_machine_change_nothing() {
+        // Seen on two CPUs that others used: one write at a time waits for a CPU.
+        let mut busy = pass([285.0, 4593.0, 8797.0, 19_494.0], 2.2e9, 2.0);
+        busy.alone_per_second = [300.0, 950.0];
+        let mut slower_alone = pass([285.0, 4593.0, 8797.0, 19_494.0], 2.2e9, 2.0);
+        slower_alone.alone_per_second = [600.0, 600.0];
+        assert!(busy.is_disturbed() && !known().is_disturbed());
+        let (settings, reasons) = decide(&[busy, slower_alone], &defaults());
+        assert_eq!(settings, defaults(), "{reasons:?}");
     }
 
     #[test]

@@ -27,7 +27,11 @@ const RESERVE_BYTES: u64 = 256 << 20;
 const TABLE_SHARE: f64 = 0.75;
 /// Runs take about as much time again to prepare their files.
 const RUNS: f64 = (SIZES_BYTES.len() * DEPTHS.len() * 4 * PASSES) as f64;
-/// What stands before the journal's writes while background writes are measured.
+/// Two measurements of the same thing differ by less than this when nothing disturbs them.
+const ALIKE: f64 = 0.8;
+/// No disk gains more from twice as many writes on their way.
+pub(super) const DOUBLE_GAIN_MAX: f64 = 2.2;
+/// What stands for the journal's writes while background writes are measured.
 const FOREGROUND_BYTES: usize = 16 << 10;
 const FOREGROUND_DEPTH: usize = 2;
 
@@ -64,8 +68,8 @@ pub struct Beside {
 pub struct Pass {
     /// The table.
     pub cells: Vec<Cell>,
-    /// Durable writes in a second without anything beside them.
-    pub alone_per_second: f64,
+    /// Durable writes in a second without anything beside them: before and after the rest.
+    pub alone_per_second: [f64; 2],
     /// The same beside background writes, from slow to fast.
     pub beside: Vec<Beside>,
 }
@@ -78,6 +82,35 @@ impl Pass {
             |cell: &&Cell| (cell.state, cell.size_bytes, cell.depth) == (state, size_bytes, depth);
         let cell = self.cells.iter().find(is_it)?;
         (cell.writes_per_second > 0.0).then_some(cell.writes_per_second)
+    }
+
+    /// Writes without anything beside them, when nothing else can have slowed them down: both
+    /// measurements are alike, and no writes beside others were faster.
+    #[must_use]
+    pub fn alone(&self) -> Option<f64> {
+        let [before, after] = self.alone_per_second;
+        let (least, most) = (before.min(after), before.max(after));
+        let beside = self.beside.iter().map(|beside| beside.writes_per_second);
+        let is_sound = least >= ALIKE * most && beside.fold(0.0, f64::max) <= most / ALIKE;
+        (is_sound && least > 0.0).then_some(most)
+    }
+
+    /// Whether twice as many writes on their way gave far more than twice as much: then the fewer
+    /// ones waited for something else than the disk, as a rule for a CPU that others used.
+    #[must_use]
+    pub fn is_disturbed(&self) -> bool {
+        let mut pairs = 0;
+        let mut beyond = 0;
+        for size_bytes in SIZES_BYTES {
+            for pair in DEPTHS.windows(2) {
+                let rate = |depth| self.rate(FileState::Written, size_bytes, depth);
+                if let (Some(few), Some(many)) = (rate(pair[0]), rate(pair[1])) {
+                    pairs += 1;
+                    beyond += usize::from(many > few * DOUBLE_GAIN_MAX);
+                }
+            }
+        }
+        beyond * 10 > pairs
     }
 
     /// Most bytes a second with the largest writes.
@@ -125,7 +158,7 @@ pub fn measure(
         ));
     }
     let time = f64::from(seconds);
-    let runs_beside = ((PACES.len() + 1) * PASSES) as f64;
+    let runs_beside = ((PACES.len() + 2) * PASSES) as f64;
     let mut measurement = Measurement {
         directory,
         probe,
@@ -231,7 +264,7 @@ impl Measurement<'_> {
         };
         self.probe = DiskProbe::open(self.directory)?;
         self.probe.prepare(FileState::Written, self.region_bytes)?;
-        pass.alone_per_second = self.probe.run(run)?.writes_per_second();
+        pass.alone_per_second[0] = self.probe.run(run)?.writes_per_second();
         for pace in PACES {
             if self.is_late() {
                 break;
@@ -246,6 +279,7 @@ impl Measurement<'_> {
                 writes_per_second: samples.writes_per_second(),
             });
         }
+        pass.alone_per_second[1] = self.probe.run(run)?.writes_per_second();
         Ok(())
     }
 }

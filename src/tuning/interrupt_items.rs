@@ -74,8 +74,8 @@ pub(super) fn interrupts(host: &Host) -> Vec<Finding> {
                 continue;
             }
             Reading::Text(text) => match parse_list(&text) {
-                Some(cpus) => cpus,
-                None => {
+                Some(cpus) if !cpus.is_empty() => cpus,
+                _ => {
                     odd = Some(text);
                     continue;
                 }

@@ -33,7 +33,8 @@ pub(super) fn syn_backlog(host: &Host) -> Vec<Finding> {
         target: Target::SynBacklog,
         least: BACKLOG,
         severity: Severity::Hint,
-        reason: "The same for connections that are only being opened.",
+        reason: "Connections that are only being opened and find this queue full are dropped, and \
+                 their clients try again a second later.",
     };
     vec![number.look(&host.tree)]
 }

@@ -45,6 +45,10 @@ pub struct UndoFile {
     pub entries: Vec<UndoEntry>,
 }
 
+/// Whoever holds it may write the file; its directory is there.
+#[derive(Debug)]
+pub struct UndoLock(#[expect(dead_code, reason = "held, not looked at")] DirLock);
+
 /// Where it lies.
 #[must_use]
 pub fn path(tree: &HostTree) -> PathBuf {
@@ -63,12 +67,12 @@ pub fn current_boot(tree: &HostTree) -> String {
 ///
 /// # Errors
 /// A sentence that says what to do.
-pub fn lock(tree: &HostTree) -> Result<DirLock, String> {
+pub fn lock(tree: &HostTree) -> Result<UndoLock, String> {
     let directory = tree.path(DIRECTORY);
     let locked = startup::create_dir_all(&directory)
         .and_then(|()| startup::sync_dir(directory.parent().unwrap_or(Path::new("/"))))
         .and_then(|()| startup::lock_dir(&directory));
-    locked.map_err(|error| match error.kind() {
+    locked.map(UndoLock).map_err(|error| match error.kind() {
         std::io::ErrorKind::WouldBlock => {
             "another percolog tune is at work: wait until it has ended".to_owned()
         }
@@ -104,7 +108,7 @@ pub fn read(tree: &HostTree) -> Result<Option<UndoFile>, String> {
 ///
 /// # Errors
 /// As the calls behind it.
-pub fn write(tree: &HostTree, file: &UndoFile) -> Result<(), String> {
+pub fn write(tree: &HostTree, _: &UndoLock, file: &UndoFile) -> Result<(), String> {
     let path = path(tree);
     startup::replace_file(&path, file.render().as_bytes())
         .map_err(|error| format!("{}: {error}", path.display()))
@@ -114,7 +118,7 @@ pub fn write(tree: &HostTree, file: &UndoFile) -> Result<(), String> {
 ///
 /// # Errors
 /// As the calls behind it.
-pub fn remove(tree: &HostTree) -> Result<(), String> {
+pub fn remove(tree: &HostTree, _: &UndoLock) -> Result<(), String> {
     let path = path(tree);
     startup::remove_file(&path)
         .and_then(|()| startup::sync_dir(&tree.path(DIRECTORY)))
