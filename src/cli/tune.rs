@@ -47,7 +47,7 @@ pub(crate) enum TuneCommand {
     Check(CheckArguments),
     /// Changes what can be changed while the host runs, after noting what was there
     ///
-    /// What was there is noted in /var/lib/percolog/tune.undo first. All values are gone after a
+    /// What was there is noted in /var/lib/percolog-tune/tune.undo first. All values are gone after a
     /// restart of the host. The exit code is 1 when a value could not be set, or when something that
     /// cannot be changed here is worse than a hint.
     Apply(ApplyArguments),

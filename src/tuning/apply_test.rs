@@ -223,7 +223,7 @@ fn a_damaged_undo_file_stops_everything_that_would_lose_it() {
     let fake = untuned();
     let tree = fake.tree();
     fake.put(
-        "var/lib/percolog/tune.undo",
+        "var/lib/percolog-tune/tune.undo",
         "percolog tune undo 1\nboot x\n",
     );
     let steps = plan(&fake);

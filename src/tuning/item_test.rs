@@ -706,9 +706,9 @@ fn what_makes_no_sense_is_told_and_nothing_is_changed_for_it() {
         b"18446744073709551616 [ - ] .. ; $(reboot)",
         b"-1\n-1\n",
     ];
+    let fake = FakeHost::tuned();
     for (path, items) in FILES {
         for bytes in odd {
-            let fake = FakeHost::tuned();
             fake.put_bytes(path, bytes);
             for item in *items {
                 let finding = fake.look(item);
@@ -724,7 +724,6 @@ fn what_makes_no_sense_is_told_and_nothing_is_changed_for_it() {
         }
         // One interrupt less is no less of a host.
         if *path != "proc/irq/30/smp_affinity_list" {
-            let fake = FakeHost::tuned();
             fake.remove(path);
             for item in *items {
                 let finding = fake.look(item);
@@ -732,12 +731,14 @@ fn what_makes_no_sense_is_told_and_nothing_is_changed_for_it() {
                 assert!(finding.changes.is_empty(), "{path} missing: {finding:?}");
             }
         }
+        fake.restore(path);
     }
 }
 
 #[test]
 fn files_that_only_add_to_an_item_never_break_it() {
     let huge = vec![b'['; (1 << 20) + 1];
+    let fake = FakeHost::tuned();
     for path in [
         "proc/self/cgroup",
         "proc/swaps",
@@ -760,10 +761,10 @@ fn files_that_only_add_to_an_item_never_break_it() {
             &huge,
             b"99999999999999999999",
         ] {
-            let fake = FakeHost::tuned();
             fake.put_bytes(path, bytes);
             let findings = check::check(&fake.host, &[]);
             assert!(!check::needs_attention(&findings), "{path}: {findings:?}");
         }
+        fake.restore(path);
     }
 }

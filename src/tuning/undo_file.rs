@@ -1,6 +1,6 @@
 //! What the host was before the tuner changed it.
 //!
-//! # Format, `/var/lib/percolog/tune.undo`
+//! # Format, `/var/lib/percolog-tune/tune.undo`
 //! A text file, each line ended by a line feed:
 //! ```text
 //! percolog tune undo 1
@@ -8,7 +8,8 @@
 //! <target> = <before> -> <after>       one line for each value, see `target::Target`
 //! crc32c <8 hexadecimal digits>        of everything above
 //! ```
-//! It is made durable before the first value is written, so that whatever interrupts the tuner can
+//! The directory is root's alone and not the broker's, whose user must not choose what root writes.
+//! The file is made durable before the first value is written, so that whatever interrupts the tuner can
 //! be undone.
 
 use std::fmt::Write;
@@ -18,8 +19,8 @@ use super::target::{Target, is_value};
 use crate::runtime::host_tree::{HostTree, Reading};
 use crate::runtime::startup::{self, DirLock};
 
-const DIRECTORY: &str = "var/lib/percolog";
-const FILE: &str = "var/lib/percolog/tune.undo";
+const DIRECTORY: &str = "var/lib/percolog-tune";
+const FILE: &str = "var/lib/percolog-tune/tune.undo";
 const HEADER: &str = "percolog tune undo 1";
 const BOOT_ID: &str = "proc/sys/kernel/random/boot_id";
 /// Values that one file holds: interrupts and queues of a large host.
