@@ -156,10 +156,10 @@ fn host(arguments: &HostArguments) -> Result<Host, Failure> {
         .into_iter()
         .collect();
     let measures = arguments.items.is_empty() || arguments.items.iter().any(|i| i == FLUSH_ITEM);
-    let first = Path::new(&config.storage.data_dirs[0]);
+    let paths = config.storage.data_dirs.iter().map(Path::new);
     Ok(Host {
         memory_needed_bytes: memory_needed_bytes(&config, data_cpus.len()),
-        directory: data_directory(first, measures),
+        directories: paths.map(|path| data_directory(path, measures)).collect(),
         tree,
         data_cpus,
     })

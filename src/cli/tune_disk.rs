@@ -206,7 +206,10 @@ fn describe(passes: &[Pass], reasons: &[Reason]) -> serde_json::Value {
             "beside_background_writes": pass.beside.iter().map(beside).collect::<Vec<_>>(),
         })
     };
-    let setting = |reason: &Reason| json!({ "name": format!("storage.{}", reason.name), "value": reason.value, "why": reason.why });
+    let setting = |reason: &Reason| {
+        let name = format!("storage.{}", reason.name);
+        json!({ "name": name, "value": reason.value, "why": reason.why })
+    };
     json!({
         "disturbed": is_disturbed(passes),
         "passes": passes.iter().map(pass).collect::<Vec<_>>(),

@@ -1,5 +1,7 @@
 //! Items about the disks below a data directory: scheduler, merging, write cache.
 
+use std::collections::BTreeSet;
+
 use super::finding::{Change, Finding, Severity};
 use super::host::Host;
 use super::mounts::disks_of;
@@ -8,13 +10,19 @@ use crate::runtime::host_tree::Reading;
 
 /// Looks at each disk; one finding says why when there is none.
 fn each_disk(host: &Host, item: &'static str, look: impl Fn(&str) -> Finding) -> Vec<Finding> {
-    let directory = match &host.directory {
-        Ok(directory) => directory,
-        Err(why) => return vec![Finding::not_applicable(item, why)],
-    };
-    let disks = disks_of(&host.tree, directory);
+    let known = host.directories.iter().flatten();
+    let disks: BTreeSet<String> = known
+        .flat_map(|directory| disks_of(&host.tree, directory))
+        .collect();
     if disks.is_empty() {
-        let why = "No block device is known below the data directory.";
+        let why = host
+            .directories
+            .iter()
+            .find_map(|known| known.as_ref().err());
+        let why = why.map_or(
+            "No block device is known below the data directory.",
+            String::as_str,
+        );
         return vec![Finding::not_applicable(item, why)];
     }
     disks.iter().map(|disk| look(disk).of(disk)).collect()

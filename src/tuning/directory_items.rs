@@ -4,6 +4,7 @@ use super::finding::{Finding, Severity};
 use super::host::{DataDirectory, Host};
 use super::mounts::{Mount, disks_of, mount_of};
 use crate::runtime::buffer::BLOCK_BYTES;
+use crate::runtime::disk_probe::Samples;
 
 /// A flush that takes longer makes every acknowledgement slow.
 const FLUSH_HINT_US: u64 = 3_000;
@@ -15,69 +16,67 @@ fn with_mount(
     should_be: &str,
     look: impl Fn(&Mount) -> Finding,
 ) -> Vec<Finding> {
-    let directory = match &host.directory {
-        Ok(directory) => directory,
-        Err(why) => return vec![Finding::not_applicable(item, why)],
-    };
-    vec![match mount_of(&host.tree, &directory.path) {
-        Ok(mount) => look(&mount),
-        Err(Some(odd)) => Finding::odd(item, &odd, should_be),
-        Err(None) => Finding::not_applicable(item, "The kernel does not tell of its mounts."),
-    }]
+    host.each_directory(item, |directory| {
+        match mount_of(&host.tree, &directory.path) {
+            Ok(mount) => look(&mount),
+            Err(Some(odd)) => Finding::odd(item, &odd, should_be),
+            Err(None) => Finding::not_applicable(item, "The kernel does not tell of its mounts."),
+        }
+    })
 }
+
+const OWN_FILE_SYSTEM: &str =
+    "put the data directory on a file system of its own: mkfs.xfs, or mkfs.ext4";
 
 pub(super) fn file_system(host: &Host) -> Vec<Finding> {
     const ITEM: &str = "file-system";
     let should_be = "ext4 or xfs";
-    let finding = |severity, mount: &Mount, reason: &str| {
-        let found = format!("{} at {}", mount.file_system, mount.point.display());
-        Finding::new(ITEM, severity, found, should_be, reason)
-    };
-    let remedy = "put the data directory on a file system of its own: mkfs.xfs, or mkfs.ext4";
     with_mount(host, ITEM, should_be, |mount| {
+        let (severity, reason) = judged(&mount.file_system);
+        let found = format!("{} at {}", mount.file_system, mount.point.display());
+        let finding = Finding::new(ITEM, severity, found, should_be, reason);
         match mount.file_system.as_str() {
-        "ext4" | "xfs" => finding(
+            _ if severity == Severity::Good => finding,
+            "overlay" | "aufs" => finding.remedied("mount a volume at the data directory"),
+            _ => finding.remedied(OWN_FILE_SYSTEM),
+        }
+    })
+}
+
+/// How good a file system is for a broker, and why.
+fn judged(file_system: &str) -> (Severity, &'static str) {
+    match file_system {
+        "ext4" | "xfs" => (
             Severity::Good,
-            mount,
-            "These overwrite blocks in place and take direct writes, which is what the broker is \
-             built for and tested on.",
+            "These overwrite blocks in place and take direct writes.",
         ),
-        "tmpfs" | "ramfs" => finding(
+        "tmpfs" | "ramfs" => (
             Severity::Error,
-            mount,
             "This is memory: nothing in it survives a power cut, whatever was acknowledged.",
-        )
-        .remedied(remedy),
-        "overlay" | "aufs" => finding(
+        ),
+        "overlay" | "aufs" => (
             Severity::Warning,
-            mount,
             "This is the layer of a container: it vanishes with it.",
-        )
-        .remedied("mount a volume at the data directory"),
-        "btrfs" | "zfs" | "bcachefs" | "f2fs" | "nilfs2" => finding(
+        ),
+        "btrfs" | "zfs" | "bcachefs" | "f2fs" | "nilfs2" => (
             Severity::Warning,
-            mount,
             "A file system that never writes in place allocates for every overwrite, so each \
              acknowledgement waits for its metadata too.",
-        )
-        .remedied(remedy),
-        "nfs" | "nfs4" | "cifs" | "smb3" | "9p" | "virtiofs" | "ceph" => finding(
+        ),
+        "nfs" | "nfs4" | "cifs" | "smb3" | "9p" | "virtiofs" | "ceph" => (
             Severity::Warning,
-            mount,
             "What a flush promises depends on a server elsewhere, and an acknowledgement waits for \
              the network to it.",
-        )
-        .remedied(remedy),
-        name if name.starts_with("fuse") => finding(
+        ),
+        name if name.starts_with("fuse") => (
             Severity::Warning,
-            mount,
             "What a flush promises depends on a program in user space.",
-        )
-        .remedied(remedy),
-        _ => finding(Severity::Hint, mount, "The broker is not tested on this file system.")
-            .remedied(remedy),
+        ),
+        _ => (
+            Severity::Hint,
+            "The broker is not tested on this file system.",
+        ),
     }
-    })
 }
 
 pub(super) fn mount_options(host: &Host) -> Vec<Finding> {
@@ -142,28 +141,26 @@ const NO_BARRIER: &str = "The kernel then sends no flushes to the device: what w
 pub(super) fn alignment(host: &Host) -> Vec<Finding> {
     const ITEM: &str = "direct-io";
     let should_be = format!("direct I/O, aligned to {BLOCK_BYTES} bytes or less");
-    let directory = match &host.directory {
-        Ok(directory) => directory,
-        Err(why) => return vec![Finding::not_applicable(ITEM, why)],
-    };
     let reason = "The broker moves data between its own memory and the disk in blocks of 4096 \
                   bytes, past the page cache.";
     let finding =
         |severity, found: String| Finding::new(ITEM, severity, found, should_be.clone(), reason);
     let block = BLOCK_BYTES as u32;
-    vec![match directory.facts.direct_alignment_bytes {
-        Some((0, _) | (_, 0)) => finding(Severity::Error, "no direct I/O".to_owned())
-            .remedied("use a directory on ext4 or xfs"),
-        Some((memory, file)) => {
-            let found = format!("memory to {memory} bytes, file to {file} bytes");
-            match memory <= block && file <= block {
-                true => finding(Severity::Good, found),
-                false => finding(Severity::Error, found)
-                    .remedied("use a device with blocks of 4096 bytes or less"),
+    host.each_directory(ITEM, |directory| {
+        match directory.facts.direct_alignment_bytes {
+            Some((0, _) | (_, 0)) => finding(Severity::Error, "no direct I/O".to_owned())
+                .remedied("use a directory on ext4 or xfs"),
+            Some((memory, file)) => {
+                let found = format!("memory to {memory} bytes, file to {file} bytes");
+                match memory <= block && file <= block {
+                    true => finding(Severity::Good, found),
+                    false => finding(Severity::Error, found)
+                        .remedied("use a device with blocks of 4096 bytes or less"),
+                }
             }
+            None => by_block_size(host, directory, finding),
         }
-        None => by_block_size(host, directory, finding),
-    }]
+    })
 }
 
 /// Where the kernel does not say, it is the size of the device's blocks.
@@ -197,15 +194,14 @@ fn by_block_size(
 
 pub(super) fn flush_latency(host: &Host) -> Vec<Finding> {
     const ITEM: &str = "flush-latency";
+    host.each_directory(ITEM, |directory| match &directory.flushes {
+        Ok(samples) => judged_flushes(ITEM, samples),
+        Err(why) => Finding::not_applicable(ITEM, why),
+    })
+}
+
+fn judged_flushes(item: &'static str, samples: &Samples) -> Finding {
     let should_be = format!("{} ms or less, half of them", FLUSH_HINT_US / 1000);
-    let directory = match &host.directory {
-        Ok(directory) => directory,
-        Err(why) => return vec![Finding::not_applicable(ITEM, why)],
-    };
-    let samples = match &directory.flushes {
-        Ok(samples) => samples,
-        Err(why) => return vec![Finding::not_applicable(ITEM, why)],
-    };
     let (half_us, most_us) = (samples.quantile_us(0.5), samples.quantile_us(0.99));
     let found = format!("{half_us} us, 99 % within {most_us} us");
     let reason = "An acknowledgement waits for one durable write. Measured with 4 KiB at a time, in \
@@ -215,9 +211,9 @@ pub(super) fn flush_latency(host: &Host) -> Vec<Finding> {
         FLUSH_HINT_US.. => Severity::Hint,
         _ => Severity::Good,
     };
-    let finding = Finding::new(ITEM, severity, found, should_be, reason);
-    vec![match severity {
+    let finding = Finding::new(item, severity, found, should_be, reason);
+    match severity {
         Severity::Good => finding,
         _ => finding.remedied("run percolog tune disk for the whole picture; use a faster disk"),
-    }]
+    }
 }

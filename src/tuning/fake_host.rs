@@ -25,7 +25,7 @@ impl FakeHost {
         let host = Host {
             tree: HostTree::new(folder.path()),
             data_cpus: BTreeSet::from([1, 2, 3]),
-            directory: Ok(DataDirectory {
+            directories: vec![Ok(DataDirectory {
                 path: PathBuf::from("/data"),
                 facts: DirectoryFacts {
                     device: (8, 0),
@@ -36,7 +36,7 @@ impl FakeHost {
                     bytes: 4096 * 5,
                     latencies_us: vec![200; 5],
                 }),
-            }),
+            })],
             memory_needed_bytes: 1 << 30,
         };
         FakeHost { folder, host }
@@ -53,6 +53,11 @@ impl FakeHost {
 
     pub(super) fn tree(&self) -> HostTree {
         self.host.tree.clone()
+    }
+
+    /// The one data directory.
+    pub(super) fn directory(&mut self) -> &mut DataDirectory {
+        self.host.directories[0].as_mut().expect("set")
     }
 
     /// Makes a file.

@@ -28,8 +28,8 @@ pub struct Host {
     pub tree: HostTree,
     /// CPUs that serve.
     pub data_cpus: BTreeSet<usize>,
-    /// Where the data are to lie; none when that directory does not exist yet: why.
-    pub directory: Result<DataDirectory, String>,
+    /// Where the data are to lie; why nothing can be said about one, otherwise.
+    pub directories: Vec<Result<DataDirectory, String>>,
     /// Memory that the broker may come to use by its settings.
     pub memory_needed_bytes: u64,
 }
@@ -41,6 +41,20 @@ impl Host {
         let online = self.tree.read("sys/devices/system/cpu/online");
         let listed = online.text().and_then(cpu_set::parse_list);
         listed.unwrap_or_else(|| self.data_cpus.clone())
+    }
+
+    /// Looks at each data directory; the findings name it where there are several.
+    pub(super) fn each_directory(
+        &self,
+        item: &'static str,
+        look: impl Fn(&DataDirectory) -> Finding,
+    ) -> Vec<Finding> {
+        let look = |directory: &Result<DataDirectory, String>| match directory {
+            Err(why) => Finding::not_applicable(item, why),
+            Ok(directory) if self.directories.len() == 1 => look(directory),
+            Ok(directory) => look(directory).of(&directory.path.display().to_string()),
+        };
+        self.directories.iter().map(look).collect()
     }
 
     /// CPUs that are switched on and do not serve.

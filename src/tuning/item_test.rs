@@ -4,44 +4,58 @@ use std::collections::BTreeSet;
 
 use super::check::{self, item_names};
 use super::fake_host::FakeHost;
+use super::finding::Finding;
 use super::finding::Severity::{Error, Good, Hint, NotApplicable, Warning};
-use super::finding::{Finding, Severity};
-use super::host::DataDirectory;
 use super::mounts;
 use crate::runtime::disk_probe::Samples;
 
 const LIMITS: &str = "proc/self/limits";
 const MOUNTS: &str = "proc/self/mountinfo";
 const MEMORY: &str = "proc/meminfo";
-const SWAPS: &str = "proc/swaps";
-const CPU: &str = "sys/devices/system/cpu";
-const CLOCK: &str = "sys/devices/system/clocksource/clocksource0";
 const HUGE_PAGES: &str = "sys/kernel/mm/transparent_hugepage/enabled";
 const QUEUE: &str = "sys/block/sda/queue";
-const NETWORK: &str = "sys/class/net/eth0/queues";
 
-/// Item, files changed, severity, part of what is said to be found, number of changes.
-type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], Severity, &'a str, usize);
+/// Short names for the directories in the tables below.
+const PLACES: &[(&str, &str)] = &[
+    ("CPU/", "sys/devices/system/cpu/"),
+    ("NODE/", "sys/devices/system/node/"),
+    ("CLOCK/", "sys/devices/system/clocksource/clocksource0/"),
+    ("HUGE/", "sys/kernel/mm/transparent_hugepage/"),
+    ("GROUP/", "sys/fs/cgroup/"),
+    ("KERNEL/", "proc/sys/kernel/"),
+    ("SELF/", "proc/self/"),
+    ("QUEUE/", "sys/block/sda/queue/"),
+    ("NET/", "sys/class/net/eth0/queues/"),
+    ("SYSNET/", "proc/sys/net/"),
+];
 
-fn expect(cases: &[Case<'_>]) {
-    for (item, files, severity, found, changes) in cases {
+/// Checks a table. A line holds: item | files, each `path = content`, with ; between them | severity
+/// | part of what is said to be found | number of changes.
+fn expect(table: &str) {
+    for line in table.lines().filter(|line| !line.trim().is_empty()) {
+        let fields: Vec<&str> = line.split('|').map(str::trim).collect();
+        let [item, files, severity, found, changes] = fields[..] else {
+            panic!("not five fields: {line}");
+        };
         let fake = FakeHost::tuned();
-        for (path, text) in *files {
-            fake.put(path, text);
+        for file in files.split(';').filter(|file| !file.trim().is_empty()) {
+            let (path, text) = file.trim().split_once(" = ").expect("a path and a content");
+            let place = PLACES.iter().find(|(short, _)| path.starts_with(short));
+            let path = place.map_or(path.to_owned(), |(short, long)| {
+                path.replacen(short, long, 1)
+            });
+            fake.put(&path, &text.replace("\\n", "\n"));
         }
         let finding = fake.look(item);
-        assert_eq!(finding.severity, *severity, "{item} {files:?}: {finding:?}");
-        assert!(
-            finding.found.contains(found),
-            "{item} {files:?}: {finding:?}"
-        );
+        assert_eq!(finding.severity.name(), severity, "{line}: {finding:?}");
+        assert!(finding.found.contains(found), "{line}: {finding:?}");
         assert_eq!(
-            finding.changes.len(),
-            *changes,
-            "{item} {files:?}: {finding:?}"
+            finding.changes.len().to_string(),
+            changes,
+            "{line}: {finding:?}"
         );
-        let needs_words = finding.severity > Good && changes == &0;
-        assert_eq!(needs_words, finding.remedy.is_some(), "{item}: {finding:?}");
+        let needs_words = finding.severity > Good && changes == "0";
+        assert_eq!(needs_words, finding.remedy.is_some(), "{line}: {finding:?}");
     }
 }
 
@@ -85,294 +99,79 @@ fn a_host_that_tells_nothing_is_not_judged() {
 
 #[test]
 fn processors() {
-    let governor = |cpu| format!("{CPU}/cpu{cpu}/cpufreq/scaling_governor");
-    let offered = |cpu| format!("{CPU}/cpu{cpu}/cpufreq/scaling_available_governors");
-    let siblings = |cpu| format!("{CPU}/cpu{cpu}/topology/thread_siblings_list");
-    let current = format!("{CLOCK}/current_clocksource");
-    let available = format!("{CLOCK}/available_clocksource");
-    expect(&[
-        (
-            "cpu-governor",
-            &[(&governor(1), "powersave")],
-            Warning,
-            "powersave on 1 CPU",
-            1,
-        ),
-        (
-            "cpu-governor",
-            &[
-                (&governor(0), "ondemand"),
-                (&offered(0), "ondemand performance"),
-            ],
-            Warning,
-            "ondemand",
-            1,
-        ),
-        (
-            "cpu-governor",
-            &[(&governor(0), "schedutil"), (&offered(0), "schedutil")],
-            Warning,
-            "schedutil",
-            0,
-        ),
-        ("clock-source", &[(&current, "hpet")], Warning, "hpet", 1),
-        (
-            "clock-source",
-            &[(&current, "acpi_pm"), (&available, "acpi_pm")],
-            Warning,
-            "acpi_pm",
-            0,
-        ),
-        (
-            "clock-source",
-            &[(&current, "kvm-clock")],
-            Good,
-            "kvm-clock",
-            0,
-        ),
-        (
-            "hyperthreads",
-            &[(&siblings(1), "1,3"), (&siblings(3), "1,3")],
-            Hint,
-            "1,3",
-            0,
-        ),
-        ("hyperthreads", &[(&siblings(1), "0-1")], Good, "3 CPUs", 0),
-        (
-            "numa-nodes",
-            &[
-                ("sys/devices/system/node/node0/cpulist", "0-1"),
-                ("sys/devices/system/node/node1/cpulist", "2-3"),
-            ],
-            Hint,
-            "0-1",
-            0,
-        ),
-        (
-            "cpu-quota",
-            &[("sys/fs/cgroup/cpu.max", "150000 100000")],
-            Warning,
-            "1.50",
-            0,
-        ),
-        (
-            "cpu-quota",
-            &[("sys/fs/cgroup/cpu.max", "300000 100000")],
-            Good,
-            "3.00",
-            0,
-        ),
-        (
-            "cpu-quota",
-            &[("sys/fs/cgroup/cpu.max", "max 100000")],
-            Good,
-            "none",
-            0,
-        ),
-    ]);
+    expect(
+        "
+        cpu-governor | CPU/cpu1/cpufreq/scaling_governor = powersave | warning | powersave on 1 CPU | 1
+        cpu-governor | CPU/cpu0/cpufreq/scaling_governor = ondemand; CPU/cpu0/cpufreq/scaling_available_governors = ondemand performance | warning | ondemand | 1
+        cpu-governor | CPU/cpu0/cpufreq/scaling_governor = schedutil; CPU/cpu0/cpufreq/scaling_available_governors = schedutil | warning | schedutil | 0
+        clock-source | CLOCK/current_clocksource = hpet | warning | hpet | 1
+        clock-source | CLOCK/current_clocksource = acpi_pm; CLOCK/available_clocksource = acpi_pm | warning | acpi_pm | 0
+        clock-source | CLOCK/current_clocksource = kvm-clock | ok | kvm-clock | 0
+        hyperthreads | CPU/cpu1/topology/thread_siblings_list = 1,3; CPU/cpu3/topology/thread_siblings_list = 1,3 | hint | 1,3 | 0
+        hyperthreads | CPU/cpu1/topology/thread_siblings_list = 0-1 | ok | 3 CPUs | 0
+        numa-nodes | NODE/node0/cpulist = 0-1; NODE/node1/cpulist = 2-3 | hint | 0-1 | 0
+        cpu-quota | GROUP/cpu.max = 150000 100000 | warning | 1.50 | 0
+        cpu-quota | GROUP/cpu.max = 300000 100000 | ok | 3.00 | 0
+        cpu-quota | GROUP/cpu.max = max 100000 | ok | none | 0
+        ",
+    );
 }
 
 #[test]
 fn memory() {
-    let swap = "Filename Type Size\n/dev/sda2 partition 1\n";
-    let zram = "Filename Type Size\n/dev/zram0 partition 1\n";
-    let swappiness = "proc/sys/vm/swappiness";
-    expect(&[
-        (
-            "transparent-huge-pages",
-            &[(HUGE_PAGES, "[always] madvise never")],
-            Warning,
-            "always",
-            1,
-        ),
-        (
-            "transparent-huge-pages",
-            &[(HUGE_PAGES, "always madvise [never]")],
-            Good,
-            "never",
-            0,
-        ),
-        ("swap", &[(SWAPS, swap)], Warning, "/dev/sda2", 0),
-        ("swap", &[(SWAPS, zram)], Hint, "/dev/zram0", 0),
-        ("swappiness", &[(swappiness, "60")], Hint, "60", 1),
-        (
-            "swappiness",
-            &[(swappiness, "60"), (SWAPS, swap)],
-            Warning,
-            "60",
-            1,
-        ),
-        ("swappiness", &[(swappiness, "10")], Good, "10", 0),
-        (
-            "memory",
-            &[(MEMORY, "MemTotal: 524288 kB")],
-            Warning,
-            "512 MiB of this host",
-            0,
-        ),
-        (
-            "memory",
-            &[("sys/fs/cgroup/memory.max", "1073741823")],
-            Warning,
-            "control group",
-            0,
-        ),
-        (
-            "memory",
-            &[("sys/fs/cgroup/memory.max", "2147483648")],
-            Good,
-            "2048 MiB granted",
-            0,
-        ),
-    ]);
+    expect(
+        "
+        transparent-huge-pages | HUGE/enabled = [always] madvise never | warning | always | 1
+        transparent-huge-pages | HUGE/enabled = always madvise [never] | ok | never | 0
+        swap | proc/swaps = Filename Type\\n/dev/sda2 partition | warning | /dev/sda2 | 0
+        swap | proc/swaps = Filename Type\\n/dev/zram0 partition | hint | /dev/zram0 | 0
+        swappiness | proc/sys/vm/swappiness = 60 | hint | 60 | 1
+        swappiness | proc/sys/vm/swappiness = 60; proc/swaps = Filename\\n/dev/sda2 partition | warning | 60 | 1
+        swappiness | proc/sys/vm/swappiness = 10 | ok | 10 | 0
+        memory | proc/meminfo = MemTotal: 524288 kB | warning | 512 MiB of this host | 0
+        memory | GROUP/memory.max = 1073741823 | warning | control group | 0
+        memory | GROUP/memory.max = 2147483648 | ok | 2048 MiB granted | 0
+        ",
+    );
 }
 
 #[test]
 fn limits_and_rings() {
-    let limits = |files: &str, memory: &str| {
-        format!("Max open files 1024 {files} files\nMax locked memory {memory} {memory} bytes\n")
-    };
-    let switch = "proc/sys/kernel/io_uring_disabled";
-    let group = "proc/sys/kernel/io_uring_group";
-    let status = "proc/self/status";
-    let member = "Gid:\t7\t7\t7\t7\nGroups:\t8 9 \nCapEff:\t0000000000000000\n";
-    let admin = "Gid:\t7\t7\t7\t7\nGroups:\t\nCapEff:\t000001ffffffffff\n";
-    let release = "proc/sys/kernel/osrelease";
-    expect(&[
-        (
-            "open-files",
-            &[(LIMITS, &limits("4095", "1"))],
-            Error,
-            "4095",
-            0,
-        ),
-        (
-            "open-files",
-            &[(LIMITS, &limits("4096", "1"))],
-            Warning,
-            "4096",
-            0,
-        ),
-        (
-            "open-files",
-            &[(LIMITS, &limits("unlimited", "1"))],
-            Good,
-            "unlimited",
-            0,
-        ),
-        (
-            "locked-memory",
-            &[(LIMITS, &limits("1", "65536"))],
-            Error,
-            "65536",
-            0,
-        ),
-        (
-            "locked-memory",
-            &[(LIMITS, &limits("1", "524288"))],
-            Warning,
-            "524288",
-            0,
-        ),
-        (
-            "locked-memory",
-            &[(LIMITS, &limits("1", "8388608"))],
-            Good,
-            "8388608",
-            0,
-        ),
-        (
-            "aio-max-nr",
-            &[("proc/sys/fs/aio-max-nr", "65536")],
-            NotApplicable,
-            "-",
-            0,
-        ),
-        (
-            "kernel",
-            &[(release, "5.15.0-91-generic")],
-            Error,
-            "5.15",
-            0,
-        ),
-        ("kernel", &[(release, "6.1.0")], Good, "6.1.0", 0),
-        ("io-uring-switch", &[(switch, "2")], Error, "2", 0),
-        (
-            "io-uring-switch",
-            &[(switch, "1"), (status, admin)],
-            Good,
-            "1",
-            0,
-        ),
-        (
-            "io-uring-switch",
-            &[(switch, "1"), (status, member), (group, "9")],
-            Good,
-            "1",
-            0,
-        ),
-        (
-            "io-uring-switch",
-            &[(switch, "1"), (status, member), (group, "-1")],
-            Error,
-            "1",
-            0,
-        ),
-        ("io-uring-operations", &[], NotApplicable, "-", 0),
-        (
-            "idle-iowait",
-            &[("proc/stat", "procs_blocked 3")],
-            Hint,
-            "3",
-            0,
-        ),
-    ]);
+    expect(
+        "
+        open-files | SELF/limits = Max open files 1024 4095 files | error | 4095 | 0
+        open-files | SELF/limits = Max open files 1024 4096 files | warning | 4096 | 0
+        open-files | SELF/limits = Max open files 1024 unlimited files | ok | unlimited | 0
+        locked-memory | SELF/limits = Max locked memory 65536 65536 bytes | error | 65536 | 0
+        locked-memory | SELF/limits = Max locked memory 524288 unlimited bytes | warning | 524288 | 0
+        locked-memory | SELF/limits = Max locked memory 8388608 8388608 bytes | ok | 8388608 | 0
+        aio-max-nr | proc/sys/fs/aio-max-nr = 65536 | not applicable | - | 0
+        kernel | KERNEL/osrelease = 5.15.0-91-generic | error | 5.15 | 0
+        kernel | KERNEL/osrelease = 6.1.0 | ok | 6.1.0 | 0
+        io-uring-switch | KERNEL/io_uring_disabled = 2 | error | 2 | 0
+        io-uring-switch | KERNEL/io_uring_disabled = 1; SELF/status = CapEff: 000001ffffffffff | ok | 1 | 0
+        io-uring-switch | KERNEL/io_uring_disabled = 1; SELF/status = Groups: 8 9\\nCapEff: 0; KERNEL/io_uring_group = 9 | ok | 1 | 0
+        io-uring-switch | KERNEL/io_uring_disabled = 1; SELF/status = Groups: 8 9\\nCapEff: 0; KERNEL/io_uring_group = -1 | error | 1 | 0
+        io-uring-switch | KERNEL/io_uring_disabled = 1; SELF/status = Gid: 7; KERNEL/io_uring_group = 9 | error | 1 | 0
+        io-uring-operations | | not applicable | - | 0
+        idle-iowait | proc/stat = procs_blocked 3 | hint | 3 | 0
+        ",
+    );
 }
 
 #[test]
 fn disks() {
-    let file = |name| format!("{QUEUE}/{name}");
-    let (scheduler, merges) = (file("scheduler"), file("nomerges"));
-    let (rotating, cache, fua) = (file("rotational"), file("write_cache"), file("fua"));
-    expect(&[
-        (
-            "disk-scheduler",
-            &[(&scheduler, "none [bfq]")],
-            Warning,
-            "bfq",
-            1,
-        ),
-        (
-            "disk-scheduler",
-            &[(&scheduler, "[bfq] kyber")],
-            Warning,
-            "bfq",
-            0,
-        ),
-        (
-            "disk-scheduler",
-            &[(&scheduler, "none [bfq]"), (&rotating, "1")],
-            Good,
-            "bfq",
-            0,
-        ),
-        ("disk-merging", &[(&merges, "0")], Hint, "0", 1),
-        (
-            "disk-merging",
-            &[(&merges, "0"), (&rotating, "1")],
-            Good,
-            "0",
-            0,
-        ),
-        ("write-cache", &[(&cache, "write back")], Hint, "no FUA", 0),
-        (
-            "write-cache",
-            &[(&cache, "write back"), (&fua, "1")],
-            Good,
-            "FUA",
-            0,
-        ),
-    ]);
+    expect(
+        "
+        disk-scheduler | QUEUE/scheduler = none [bfq] | warning | bfq | 1
+        disk-scheduler | QUEUE/scheduler = [bfq] kyber | warning | bfq | 0
+        disk-scheduler | QUEUE/scheduler = none [bfq]; QUEUE/rotational = 1 | ok | bfq | 0
+        disk-merging | QUEUE/nomerges = 0 | hint | 0 | 1
+        disk-merging | QUEUE/nomerges = 0; QUEUE/rotational = 1 | ok | 0 | 0
+        write-cache | QUEUE/write_cache = write back | hint | no FUA | 0
+        write-cache | QUEUE/write_cache = write back; QUEUE/fua = 1 | ok | FUA | 0
+        ",
+    );
 }
 
 #[test]
@@ -389,9 +188,8 @@ fn disks_are_found_below_partitions_and_joined_devices() {
     fake.put("sys/block/dm-1/dev", "253:1");
     fake.put("sys/block/dm-1/slaves/dm-1/x", "");
     let mut disks = |device: (u32, u32)| {
-        let directory: &mut DataDirectory = fake.host.directory.as_mut().expect("set");
-        directory.facts.device = device;
-        let directory = directory.clone();
+        fake.directory().facts.device = device;
+        let directory = fake.directory().clone();
         mounts::disks_of(&fake.tree(), &directory)
     };
     assert_eq!(disks((8, 17)), ["sdb"]);
@@ -400,8 +198,7 @@ fn disks_are_found_below_partitions_and_joined_devices() {
     // Unknown by its own number, known by that of the mount.
     assert_eq!(disks((0, 40)), ["sda"]);
     fake.put(MOUNTS, "27 1 0:40 / /data rw - btrfs /dev/sdb1 rw\n");
-    let directory = fake.host.directory.clone().expect("set");
-    let mut directory = directory;
+    let mut directory = fake.directory().clone();
     directory.facts.device = (0, 40);
     assert_eq!(mounts::disks_of(&fake.tree(), &directory), ["sdb"]);
     fake.put(MOUNTS, "27 1 0:40 / /data rw - overlay overlay rw\n");
@@ -410,99 +207,30 @@ fn disks_are_found_below_partitions_and_joined_devices() {
 
 #[test]
 fn directories() {
-    let mount =
-        |kind: &str, options: &str| format!("27 1 8:0 / /data {options} - {kind} /dev/sda rw");
-    let kind = |kind| mount(kind, "rw");
-    let options = |options| mount("ext4", options);
-    expect(&[
-        (
-            "file-system",
-            &[(MOUNTS, &kind("ext4"))],
-            Good,
-            "ext4 at /data",
-            0,
-        ),
-        (
-            "file-system",
-            &[(MOUNTS, &kind("tmpfs"))],
-            Error,
-            "tmpfs",
-            0,
-        ),
-        (
-            "file-system",
-            &[(MOUNTS, &kind("overlay"))],
-            Warning,
-            "overlay",
-            0,
-        ),
-        (
-            "file-system",
-            &[(MOUNTS, &kind("btrfs"))],
-            Warning,
-            "btrfs",
-            0,
-        ),
-        (
-            "file-system",
-            &[(MOUNTS, &kind("nfs4"))],
-            Warning,
-            "nfs4",
-            0,
-        ),
-        (
-            "file-system",
-            &[(MOUNTS, &kind("fuse.sshfs"))],
-            Warning,
-            "sshfs",
-            0,
-        ),
-        ("file-system", &[(MOUNTS, &kind("jfs"))], Hint, "jfs", 0),
-        (
-            "mount-options",
-            &[(MOUNTS, &options("rw,nobarrier"))],
-            Error,
-            "nobarrier",
-            0,
-        ),
-        (
-            "mount-options",
-            &[(MOUNTS, &options("rw,discard,barrier=0"))],
-            Error,
-            "barrier=0",
-            0,
-        ),
-        ("mount-options", &[(MOUNTS, &options("ro"))], Error, "ro", 0),
-        (
-            "mount-options",
-            &[(MOUNTS, &options("rw,data=journal"))],
-            Warning,
-            "data=journal",
-            0,
-        ),
-        (
-            "mount-options",
-            &[(MOUNTS, &options("rw,discard"))],
-            Hint,
-            "discard",
-            0,
-        ),
-        (
-            "mount-options",
-            &[(MOUNTS, &options("rw,noatime"))],
-            Good,
-            "noatime",
-            0,
-        ),
-    ]);
+    expect(
+        "
+        file-system | SELF/mountinfo = 27 1 8:0 / /data rw - ext4 /dev/sda rw | ok | ext4 at /data | 0
+        file-system | SELF/mountinfo = 27 1 8:0 / /data rw - tmpfs /dev/sda rw | error | tmpfs | 0
+        file-system | SELF/mountinfo = 27 1 8:0 / /data rw - overlay /dev/sda rw | warning | overlay | 0
+        file-system | SELF/mountinfo = 27 1 8:0 / /data rw - btrfs /dev/sda rw | warning | btrfs | 0
+        file-system | SELF/mountinfo = 27 1 8:0 / /data rw - nfs4 /dev/sda rw | warning | nfs4 | 0
+        file-system | SELF/mountinfo = 27 1 8:0 / /data rw - fuse.sshfs /dev/sda rw | warning | sshfs | 0
+        file-system | SELF/mountinfo = 27 1 8:0 / /data rw - jfs /dev/sda rw | hint | jfs | 0
+        mount-options | SELF/mountinfo = 27 1 8:0 / /data rw,nobarrier - ext4 /dev/sda rw | error | nobarrier | 0
+        mount-options | SELF/mountinfo = 27 1 8:0 / /data rw,discard,barrier=0 - ext4 /dev/sda rw | error | barrier=0 | 0
+        mount-options | SELF/mountinfo = 27 1 8:0 / /data ro - ext4 /dev/sda rw | error | ro | 0
+        mount-options | SELF/mountinfo = 27 1 8:0 / /data rw,data=journal - ext4 /dev/sda rw | warning | data=journal | 0
+        mount-options | SELF/mountinfo = 27 1 8:0 / /data rw,discard - ext4 /dev/sda rw | hint | discard | 0
+        mount-options | SELF/mountinfo = 27 1 8:0 / /data rw,noatime - ext4 /dev/sda rw | ok | noatime | 0
+        ",
+    );
 }
 
 #[test]
 fn alignment_is_told_by_the_file_system_or_by_the_device() {
     let look = |alignment, block: Option<&str>| {
         let mut fake = FakeHost::tuned();
-        let directory = fake.host.directory.as_mut().expect("set");
-        directory.facts.direct_alignment_bytes = alignment;
+        fake.directory().facts.direct_alignment_bytes = alignment;
         match block {
             Some(text) => fake.put(&format!("{QUEUE}/logical_block_size"), text),
             None => fake.remove(&format!("{QUEUE}/logical_block_size")),
@@ -522,7 +250,7 @@ fn alignment_is_told_by_the_file_system_or_by_the_device() {
 fn flushes_are_judged_by_half_of_them() {
     let look = |flushes| {
         let mut fake = FakeHost::tuned();
-        fake.host.directory.as_mut().expect("set").flushes = flushes;
+        fake.directory().flushes = flushes;
         fake.severity("flush-latency")
     };
     let of = |latency_us| {
@@ -539,71 +267,57 @@ fn flushes_are_judged_by_half_of_them() {
 }
 
 #[test]
-fn network() {
-    let eight = (&*format!("{CPU}/online"), "0-7");
-    let steering = format!("{NETWORK}/rx-0/rps_cpus");
-    let flows = format!("{NETWORK}/rx-0/rps_flow_cnt");
-    let (first, second) = (
-        format!("{NETWORK}/tx-0/xps_cpus"),
-        format!("{NETWORK}/tx-1/xps_cpus"),
+fn each_of_several_directories_is_looked_at_by_name() {
+    let mut fake = FakeHost::tuned();
+    fake.put("sys/block/sdb/dev", "8:16");
+    fake.put("sys/block/sdb/queue/scheduler", "none [bfq]");
+    let mut second = fake.directory().clone();
+    second.path = "/data/second".into();
+    second.facts.device = (8, 16);
+    second.facts.direct_alignment_bytes = Some((0, 0));
+    fake.host.directories.push(Ok(second));
+    fake.host
+        .directories
+        .push(Err("The third is not there.".to_owned()));
+    let look = |item: &str| check::check(&fake.host, &[item.to_owned()]);
+    let severities = |item: &str| -> Vec<(Option<String>, &str)> {
+        let found = look(item).into_iter();
+        let pairs = found.map(|finding| (finding.device, finding.severity.name()));
+        pairs.collect()
+    };
+    let name = |name: &str| Some(name.to_owned());
+    assert_eq!(
+        severities("direct-io"),
+        [
+            (name("/data"), "ok"),
+            (name("/data/second"), "error"),
+            (None, "not applicable"),
+        ]
     );
-    let entries = "proc/sys/net/core/rps_sock_flow_entries";
-    expect(&[
-        (
-            "listen-backlog",
-            &[("proc/sys/net/core/somaxconn", "128")],
-            Warning,
-            "128",
-            1,
-        ),
-        (
-            "syn-backlog",
-            &[("proc/sys/net/ipv4/tcp_max_syn_backlog", "512")],
-            Hint,
-            "512",
-            1,
-        ),
-        (
-            "receive-steering",
-            &[eight],
-            Hint,
-            "1 receive queue for 8 CPUs",
-            1,
-        ),
-        (
-            "receive-steering",
-            &[eight, (&steering, "e")],
-            Good,
-            "off on 0",
-            0,
-        ),
-        (
-            "receive-steering",
-            &[],
-            Good,
-            "1 receive queue for 4 CPUs",
-            0,
-        ),
-        ("flow-steering", &[eight], Hint, "2 tables", 2),
-        (
-            "flow-steering",
-            &[eight, (&flows, "32768"), (entries, "65536")],
-            Good,
-            "on",
-            0,
-        ),
-        (
-            "transmit-queues",
-            &[(&first, "0"), (&second, "0")],
-            Hint,
-            "2 queues",
-            2,
-        ),
-        ("transmit-queues", &[(&first, "0")], Good, "off on 1", 0),
-    ]);
+    assert_eq!(
+        severities("disk-scheduler"),
+        [(name("sda"), "ok"), (name("sdb"), "warning")]
+    );
+}
+
+#[test]
+fn network() {
+    expect(
+        "
+        listen-backlog | SYSNET/core/somaxconn = 128 | warning | 128 | 1
+        syn-backlog | SYSNET/ipv4/tcp_max_syn_backlog = 512 | hint | 512 | 1
+        receive-steering | CPU/online = 0-7 | hint | 1 receive queue for 8 CPUs | 1
+        receive-steering | CPU/online = 0-7; NET/rx-0/rps_cpus = e | ok | off on 0 | 0
+        receive-steering | | ok | 1 receive queue for 4 CPUs | 0
+        flow-steering | CPU/online = 0-7 | hint | 2 tables | 2
+        flow-steering | CPU/online = 0-7; NET/rx-0/rps_flow_cnt = 32768; SYSNET/core/rps_sock_flow_entries = 65536 | ok | on | 0
+        transmit-queues | NET/tx-0/xps_cpus = 0; NET/tx-1/xps_cpus = 0 | hint | 2 queues | 2
+        transmit-queues | NET/tx-0/xps_cpus = 0 | ok | off on 1 | 0
+        ",
+    );
     let fake = FakeHost::tuned();
-    fake.put(&first, "00000000");
-    fake.put(&second, "00000000");
+    fake.put("sys/class/net/eth0/queues/tx-0/xps_cpus", "00000000");
+    fake.put("sys/class/net/eth0/queues/tx-1/xps_cpus", "00000000");
     let changes = fake.look("transmit-queues").changes;
     let values: Vec<&str> = changes.iter().map(|change| change.value.as_str()).collect();
     assert_eq!(values, ["5", "a"]);
@@ -615,34 +329,16 @@ fn network() {
 
 #[test]
 fn interrupts_belong_on_cpus_that_do_not_serve() {
+    expect(
+        "
+        interrupts | proc/irq/30/smp_affinity_list = 0-1 | warning | 1 of 1 on CPUs that serve: eth0-rx-0 | 1
+        interrupts | proc/irq/30/smp_affinity_list = 0 | ok | 1 interrupt | 0
+        irqbalance | proc/77/comm = irqbalance | warning | running | 0
+        irqbalance | proc/77/comm = irqbalance; etc/default/irqbalance = IRQBALANCE_BANNED_CPULIST=1-2 | warning | running | 0
+        irqbalance | proc/77/comm = irqbalance; etc/default/irqbalance = IRQBALANCE_BANNED_CPULIST='1-3' | ok | off | 0
+        ",
+    );
     let affinity = "proc/irq/30/smp_affinity_list";
-    let comm = ("proc/77/comm", "irqbalance");
-    let defaults = "etc/default/irqbalance";
-    expect(&[
-        (
-            "interrupts",
-            &[(affinity, "0-1")],
-            Warning,
-            "1 of 1 on CPUs that serve: eth0-rx-0",
-            1,
-        ),
-        ("interrupts", &[(affinity, "0")], Good, "1 interrupt", 0),
-        ("irqbalance", &[comm], Warning, "running", 0),
-        (
-            "irqbalance",
-            &[comm, (defaults, "IRQBALANCE_BANNED_CPULIST=1-2")],
-            Warning,
-            "running",
-            0,
-        ),
-        (
-            "irqbalance",
-            &[comm, (defaults, "IRQBALANCE_BANNED_CPULIST=\"1-3\"")],
-            Good,
-            "off",
-            0,
-        ),
-    ]);
     let mut fake = FakeHost::tuned();
     fake.put(affinity, "0-3");
     let change = fake.look("interrupts").changes.remove(0);
@@ -658,7 +354,7 @@ fn interrupts_belong_on_cpus_that_do_not_serve() {
     );
     assert_eq!(fake.severity("irqbalance"), NotApplicable);
     fake.host.data_cpus = (0..8).collect();
-    fake.put(&format!("{CPU}/online"), "0-7");
+    fake.put("sys/devices/system/cpu/online", "0-7");
     assert_eq!(
         fake.severity("interrupts"),
         Hint,
