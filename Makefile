@@ -54,13 +54,15 @@ check: setup
 	@$(call step,tidy)
 	@cargo test --test tidy
 
-## bench: the canonical workloads (not available yet)
-bench:
-	@echo 'make bench: not available yet; see perf/README.md for what can be measured' >&2; exit 1
+## bench: the canonical workloads; a table, JSON and a page with plots in perf/results (ARGS='--seconds 5')
+bench: setup
+	@cargo build --release --workspace
+	@perf/bench.sh $(ARGS)
 
-## compare: the same workloads against Apache Kafka 4.3.1 (not available yet)
-compare:
-	@echo 'make compare: not available yet; perf/many_partitions.sh --kafka compares one workload' >&2; exit 1
+## compare: the same workloads against Apache Kafka 4.3.1, alternating (ARGS='--rounds 3 --only lz4')
+compare: setup
+	@cargo build --release --workspace
+	@perf/compare.sh $(ARGS)
 
 ## micro: criterion benchmarks (not available yet)
 micro:

@@ -2,10 +2,12 @@
 script=bytes_written
 help_text='bytes_written.sh: bytes written to the device per byte acknowledged, until checkpointed.
 
-Three loads, each on a fresh broker that is stopped cleanly at the end: batches of 1 MiB, batches of
-100 KiB, records of 1 KiB with 64 in flight. Sectors of the device are counted from before the start of
-the broker to behind its end, so nothing else should write to it meanwhile; beside them stands what the
-kernel accounts to the broker alone (without the journal of the file system).
+Batches of 1 MiB and of 100 KiB, into fallocated and into recycled segments, and records of 1 KiB with 64
+in flight. Every load has a start of the broker of its own and ends with a clean stop, which checkpoints.
+Before the first one the journals are brought to their full size, and recycled segments are made; what a
+journal takes once is a figure of its own. Sectors of the device are counted from before a start to behind
+its stop, so nothing else should write to it meanwhile; beside them stands what the kernel accounts to
+the broker alone (without the journal of the file system).
 
   --gigabytes N     per load of large batches (default 4); half of it for small records'
 # shellcheck source=perf/lib.sh
@@ -18,7 +20,12 @@ if [ ${#rest[@]} -gt 0 ]; then
   fi
   gigabytes=${rest[1]}
 fi
-needs $((gigabytes * 2 + 4))
+needs $((gigabytes * 3 + 8))
+bootstrap=127.0.0.1:$port
+
+# Segments that leave a topic are looked for all the time, so that new ones find them.
+broker_arguments=(--set log.retention.check.interval.ms=500)
+recycling=(--config segment.bytes=33554432 --config retention.bytes=268435456 --config file.delete.delay.ms=0)
 
 # Sectors written on the block device of the data.
 sectors() {
@@ -40,16 +47,30 @@ stop_and_account() {
   ended "$broker_pid" 60
 }
 
-# measure NAME RECORDS OPTION...
-measure() {
-  local name=$1 records=$2 before after acknowledged accounted=0
+# create_topic NAME PARTITIONS OPTION...
+create_topic() {
+  local name=$1 partitions=$2
   shift 2
-  rm -rf "$data"
+  timeout 120 "$percolog" topic create "$name" --partitions "$partitions" "$@" --bootstrap "$bootstrap" \
+    >"$work/topic.log" 2>&1 || die "$(tail -n 1 "$work/topic.log")"
+}
+
+# load TOPIC RECORDS OPTION...
+load() {
+  local topic=$1 records=$2
+  shift 2
+  generate produce --bootstrap "$bootstrap" --topic "$topic" --record-bytes 1024 --count "$records" "$@"
+}
+
+# measure NAME TOPIC RECORDS OPTION...
+measure() {
+  local name=$1 topic=$2 records=$3 before after acknowledged accounted=0
+  shift 3
   sync -f "$work"
   before=$(sectors)
   [ -n "$before" ] || die "no block device is known for $work"
   start_percolog
-  generate produce --bootstrap "127.0.0.1:$port" --topic written --record-bytes 1024 --count "$records" "$@"
+  load "$topic" "$records" "$@"
   acknowledged=$(value /produce/total/bytes)
   stop_and_account
   sync -f "$work"
@@ -60,8 +81,30 @@ measure() {
   figure "$name: accounted to the broker" "$(calculate "$accounted / $acknowledged")" 'per byte'
 }
 
+journal_megabytes() {
+  du -sm --apparent-size "$data/journal" | cut -f1
+}
+
+large=(--batch-bytes 1048576)
+medium=(--batch-bytes 102400 --connections 4)
+small=(--batch-bytes 1 --connections 16 --in-flight 4)
+
+start_percolog
+create_topic large 4
+create_topic medium 4
+create_topic small 16
+create_topic large-recycled 4 "${recycling[@]}"
+create_topic medium-recycled 4 "${recycling[@]}"
+load small 600000 "${small[@]}" --partitions 16
+figure 'journals, written once' "$(journal_megabytes)" MB
+load large-recycled $((2 * 1000000000 / 1024)) "${large[@]}" --partitions 4
+load medium-recycled $((2 * 1000000000 / 1024)) "${medium[@]}" --partitions 4
+stop_broker
+
 records=$((gigabytes * 1000000000 / 1024))
-measure '1 MiB' "$records" --batch-bytes 1048576
-measure '100 KiB' "$records" --batch-bytes 102400 --connections 4 --partitions 4
-measure '1 KiB x 64' $((records / 2)) --batch-bytes 1 --connections 16 --in-flight 4 --partitions 16
+measure '1 MiB, fallocated' large "$records" "${large[@]}" --partitions 4
+measure '1 MiB, recycled' large-recycled "$records" "${large[@]}" --partitions 4
+measure '100 KiB, fallocated' medium "$records" "${medium[@]}" --partitions 4
+measure '100 KiB, recycled' medium-recycled "$records" "${medium[@]}" --partitions 4
+measure '1 KiB x 64' small $((records / 2)) "${small[@]}" --partitions 16
 write_figures

@@ -4,19 +4,25 @@
 mod loop_disk;
 mod support;
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::time::Instant;
 
 use loop_disk::LoopDisk;
 use percolog::wire::error_code::ErrorCode;
 use percolog::wire::frame;
 use percolog::wire::messages::{delete_topics, describe_log_dirs, metadata};
-use support::{Broker, Client, PATIENCE, batch, produce_request, produced, read_all};
+use support::{Broker, Client, batch, produce_request, produced, read_all, until};
 
 const TOPIC: &str = "disks";
+/// A topic that gets no record while a disk is away.
+const IDLE: &str = "idle";
 const PARTITIONS: i32 = 8;
 const MIB: u64 = 1 << 20;
+const FULL: &str = "percolog_full_directories";
+const OFFLINE: &str = "percolog_offline_directories";
 const STORAGE_ERROR: i16 = 56;
 const LEADER_NOT_AVAILABLE: i16 = 5;
 
@@ -78,28 +84,21 @@ impl Acknowledged {
     }
 }
 
-/// Asks again until the answer is the one waited for.
-fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
-    let begun = Instant::now();
-    loop {
-        if let Some(answer) = ask() {
-            return answer;
-        }
-        assert!(begun.elapsed() < PATIENCE, "waited too long until {what}");
-    }
-}
-
 /// Directories as DescribeLogDirs has them: error, total and usable bytes, partitions with sizes.
 type Directories = Vec<(i16, i64, i64, BTreeMap<i32, i64>)>;
 
 fn log_dirs(client: &mut Client) -> Directories {
+    log_dirs_of(client, TOPIC)
+}
+
+fn log_dirs_of(client: &mut Client, topic: &str) -> Directories {
     let request = describe_log_dirs::DescribeLogDirsRequest { topics: None };
     let frame = client.ask(5, &request);
     let (_, answer) =
         frame::decode_response_of::<describe_log_dirs::DescribeLogDirsRequest>(&frame, 5)
             .expect("an answer");
     let results = answer.results.iter().map(|result| {
-        let topics = result.topics.iter().filter(|topic| topic.name == TOPIC);
+        let topics = result.topics.iter().filter(|found| found.name == topic);
         let partitions = topics.flat_map(|topic| &topic.partitions);
         for partition in partitions.clone() {
             assert_eq!((partition.offset_lag, partition.is_future_key), (0, false));
@@ -114,15 +113,20 @@ fn log_dirs(client: &mut Client) -> Directories {
 }
 
 /// Partitions of a directory.
-fn homes(client: &mut Client, directory: usize) -> Vec<i32> {
-    log_dirs(client)[directory].3.keys().copied().collect()
+fn homes(client: &mut Client, topic: &str, directory: usize) -> Vec<i32> {
+    let directories = log_dirs_of(client, topic);
+    directories[directory].3.keys().copied().collect()
 }
 
 /// Leader, error code and offline replicas by partition.
 fn leaders(client: &mut Client) -> BTreeMap<i32, (i32, i16, Vec<i32>)> {
+    leaders_of(client, TOPIC)
+}
+
+fn leaders_of(client: &mut Client, topic: &str) -> BTreeMap<i32, (i32, i16, Vec<i32>)> {
     let request = metadata::MetadataRequest {
         topics: Some(vec![metadata::MetadataRequestTopic {
-            name: Some(TOPIC.into()),
+            name: Some(topic.into()),
             ..Default::default()
         }]),
         ..Default::default()
@@ -138,6 +142,38 @@ fn leaders(client: &mut Client) -> BTreeMap<i32, (i32, i16, Vec<i32>)> {
     partitions.collect()
 }
 
+/// A port for the admin endpoint; another process might take it before the broker does, but hardly.
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.local_addr().expect("bound").port()
+}
+
+/// A gauge of the metrics page, by core.
+fn gauge(admin_port: u16, name: &str) -> Vec<u64> {
+    let mut stream = TcpStream::connect(("127.0.0.1", admin_port)).expect("the admin endpoint");
+    let request = b"GET /metrics HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n";
+    stream.write_all(request).expect("it reads");
+    let mut page = String::new();
+    stream.read_to_string(&mut page).expect("a whole page");
+    assert!(page.starts_with("HTTP/1.1 200"), "{page}");
+    let value = |line: &str| {
+        let rest = line.strip_prefix(name)?.strip_prefix('{')?;
+        let (_, value) = rest.rsplit_once(' ')?;
+        Some(value.parse().expect("a number"))
+    };
+    let values: Vec<u64> = page.lines().filter_map(value).collect();
+    assert!(!values.is_empty(), "{name} is not in {page}");
+    values
+}
+
+/// Waits until all cores show the same for a gauge.
+fn until_gauge(admin_port: u16, name: &str, value: u64) {
+    until(name, || {
+        let shown = gauge(admin_port, name);
+        shown.iter().all(|shown| *shown == value).then_some(())
+    });
+}
+
 fn delete_topic(client: &mut Client, name: &str) -> i16 {
     let request = delete_topics::DeleteTopicsRequest {
         topic_names: vec![name.into()],
@@ -150,6 +186,16 @@ fn delete_topic(client: &mut Client, name: &str) -> i16 {
     answer.responses[0].error_code
 }
 
+/// What a full directory looks like from outside.
+fn shows_as_full(client: &mut Client, admin_port: u16, reserve_bytes: u64) {
+    assert_eq!(log_dirs(client)[0].0, 0, "it is full, not offline");
+    if reserve_bytes > 0 {
+        // Without a reserve it is full only for appends that are larger than what is left.
+        until_gauge(admin_port, FULL, 1);
+    }
+    until_gauge(admin_port, OFFLINE, 0);
+}
+
 #[test]
 fn a_full_disk_refuses_appends_and_comes_back() {
     // With a reserve, and without one, when writes of every kind meet the full disk.
@@ -157,11 +203,15 @@ fn a_full_disk_refuses_appends_and_comes_back() {
         let mut disk = disk_or_return!(256 * MIB);
         let reserve = format!("storage.reserve_bytes={reserve_bytes}");
         let data = disk.path();
-        let arguments = ["--set", &reserve, "--set", "log.segment.bytes=1048576"];
+        let port = free_port();
+        let admin = format!("listeners.admin=127.0.0.1:{port}");
+        let segments = "log.segment.bytes=1048576";
+        let arguments = ["--set", &reserve, "--set", segments, "--set", &admin];
         let broker = Broker::start(&data, &arguments);
         let mut client = broker.connect();
         client.create_topic(TOPIC, PARTITIONS, &[]);
         client.create_topic("other", 4, &[]);
+        until_gauge(port, FULL, 0);
         let mut acknowledged = Acknowledged::default();
         let mut turn = 0..;
         let mut produce = |acknowledged: &mut Acknowledged, client: &mut Client| {
@@ -181,7 +231,7 @@ fn a_full_disk_refuses_appends_and_comes_back() {
             }
         });
         acknowledged.check(&mut client, 0..PARTITIONS);
-        assert_eq!(log_dirs(&mut client)[0].0, 0, "it is full, not offline");
+        shows_as_full(&mut client, port, reserve_bytes);
         client.create_topic("administration", 1, &[]);
         assert_eq!(delete_topic(&mut client, "other"), 0);
         let code = produce(&mut acknowledged, &mut client);
@@ -198,6 +248,7 @@ fn a_full_disk_refuses_appends_and_comes_back() {
                 (produce(&mut acknowledged, &mut client) == 0).then_some(())
             });
         }
+        until_gauge(port, FULL, 0);
         acknowledged.check(&mut client, 0..PARTITIONS);
 
         // Once more, and this time the power goes while the disk is full.
@@ -223,12 +274,17 @@ struct Broken {
     acknowledged: Acknowledged,
     good: Vec<i32>,
     bad: Vec<i32>,
+    /// Partitions on the second disk that never got a record.
+    idle: Vec<i32>,
+    admin_port: Cell<u16>,
 }
 
 impl Broken {
     fn start(&self) -> Broker {
         let second = self.disk.path();
         let second = second.to_str().expect("UTF-8");
+        self.admin_port.set(free_port());
+        let admin = format!("listeners.admin=127.0.0.1:{}", self.admin_port.get());
         let arguments = [
             "--data-dir",
             second,
@@ -236,6 +292,8 @@ impl Broken {
             "2",
             "--set",
             "storage.reserve_bytes=0",
+            "--set",
+            &admin,
         ];
         Broker::start(self.first.path(), &arguments)
     }
@@ -247,19 +305,25 @@ impl Broken {
             acknowledged: Acknowledged::default(),
             good: Vec::new(),
             bad: Vec::new(),
+            idle: Vec::new(),
+            admin_port: Cell::new(0),
         };
         let broker = broken.start();
         let mut client = broker.connect();
         client.create_topic(TOPIC, PARTITIONS, &[]);
+        client.create_topic(IDLE, PARTITIONS, &[]);
         for number in 0..400 {
             let partition = number % PARTITIONS;
             let code = broken.acknowledged.produce(&mut client, partition, 3000);
             assert_eq!(code, 0);
         }
-        broken.good = homes(&mut client, 0);
-        broken.bad = homes(&mut client, 1);
+        broken.good = homes(&mut client, TOPIC, 0);
+        broken.bad = homes(&mut client, TOPIC, 1);
         assert_eq!(broken.good.len() + broken.bad.len(), PARTITIONS as usize);
         assert!(!broken.good.is_empty() && !broken.bad.is_empty());
+        broken.idle = homes(&mut client, IDLE, 1);
+        assert!(!broken.idle.is_empty() && broken.idle.len() < PARTITIONS as usize);
+        until_gauge(broken.admin_port.get(), OFFLINE, 0);
         (broken, broker, client)
     }
 
@@ -295,6 +359,19 @@ impl Broken {
             bad.all(|partition| shown(partition) == offline)
                 .then_some(())
         });
+        until_gauge(self.admin_port.get(), OFFLINE, 1);
+        // Nobody knows without the directory that nothing was written there, so these wait for it
+        // too, as Kafka's do.
+        for (partition, shown) in leaders_of(client, IDLE) {
+            let is_away = self.idle.contains(&partition);
+            let expected = if is_away { -1 } else { 1 };
+            assert_eq!(shown.0, expected, "{IDLE}-{partition}");
+        }
+        for partition in &self.idle {
+            let batch = batch(&[value(1, 100)]);
+            let frame = client.ask(7, &produce_request(IDLE, *partition, -1, &batch));
+            assert_eq!(produced(&frame, 7).0, STORAGE_ERROR);
+        }
         for partition in &self.bad {
             let code = self.acknowledged.produce(client, *partition, 3000);
             assert_eq!(code, STORAGE_ERROR);
@@ -342,7 +419,14 @@ fn a_broken_disk(breaks: impl Fn(&mut LoopDisk), stays_mounted: bool, is_killed:
         let code = broken.acknowledged.produce(&mut client, partition, 3000);
         assert_eq!(code, 0);
     }
-    assert_eq!(homes(&mut client, 1), broken.bad);
+    assert_eq!(homes(&mut client, TOPIC, 1), broken.bad);
+    assert_eq!(homes(&mut client, IDLE, 1), broken.idle);
+    for partition in 0..PARTITIONS {
+        let batch = batch(&[value(1, 100)]);
+        let frame = client.ask(7, &produce_request(IDLE, partition, -1, &batch));
+        assert_eq!(produced(&frame, 7), (0, 0));
+    }
+    until_gauge(broken.admin_port.get(), OFFLINE, 0);
     let new = read_all(&mut client, "new", 3);
     assert_eq!(new.map(|records| records.len()), Ok(1));
     drop(client);
@@ -389,7 +473,7 @@ fn without_the_disk_of_the_metadata_the_broker_ends() {
     for partition in 0..PARTITIONS {
         assert_eq!(acknowledged.produce(&mut client, partition, 3000), 0);
     }
-    let first = homes(&mut client, 0)[0];
+    let first = homes(&mut client, TOPIC, 0)[0];
     disk.shut_down();
     assert_eq!(acknowledged.produce(&mut client, first, 100), STORAGE_ERROR);
     drop(client);
@@ -588,5 +672,108 @@ fn a_directory_that_takes_no_writes_at_the_start() {
     broken
         .acknowledged
         .check(&mut broker.connect(), 0..PARTITIONS);
+    assert_eq!(broker.stop(), Some(0));
+}
+
+/// Directories of deleted logs below a data directory.
+fn deleted_directories(data: &Path) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(data).expect("the data directory");
+    let paths = entries.map(|entry| entry.expect("an entry").path());
+    let is_deleted = |path: &std::path::PathBuf| path.extension().is_some_and(|e| e == "deleted");
+    paths.filter(is_deleted).collect()
+}
+
+const HOUR: (&str, &str) = ("file.delete.delay.ms", "3600000");
+
+#[test]
+fn files_of_a_deleted_topic_wait_for_their_delay_and_disturb_nobody() {
+    let data = tempfile::tempdir().expect("a temporary directory");
+    let broker = Broker::start(data.path(), &["--cores", "2"]);
+    let mut client = broker.connect();
+    client.create_topic(TOPIC, 2, &[HOUR]);
+    let mut acknowledged = Acknowledged::default();
+    for number in 0..8 {
+        assert_eq!(acknowledged.produce(&mut client, number % 2, 50_000), 0);
+    }
+    assert_eq!(delete_topic(&mut client, TOPIC), 0);
+    until("both are put aside", || {
+        (deleted_directories(data.path()).len() == 2).then_some(())
+    });
+    let aside = &deleted_directories(data.path())[0];
+    let segment = std::fs::metadata(aside.join("00000000000000000000.log"));
+    assert!(segment.expect("its records are kept").len() > 0);
+    // Nothing is known of them, and a topic of the same name has its own files.
+    assert!(log_dirs(&mut client)[0].3.is_empty());
+    client.create_topic(TOPIC, 2, &[HOUR]);
+    let mut again = Acknowledged::default();
+    assert_eq!(again.produce(&mut client, 0, 1000), 0);
+    assert_eq!(again.produce(&mut client, 1, 1000), 0);
+    again.check(&mut client, 0..2);
+    assert!(data.path().join("disks-0").is_dir());
+    assert!(log_dirs(&mut client)[0].3.values().all(|size| *size < 5000));
+    drop(client);
+    assert_eq!(deleted_directories(data.path()).len(), 2);
+    assert_eq!(broker.stop(), Some(0));
+    assert_eq!(
+        deleted_directories(data.path()).len(),
+        0,
+        "a stop is the end"
+    );
+
+    // A crash instead of a stop: the next start looks for what was left.
+    let broker = Broker::start(data.path(), &["--cores", "2"]);
+    let mut client = broker.connect();
+    again.check(&mut client, 0..2);
+    assert_eq!(delete_topic(&mut client, TOPIC), 0);
+    until("both are put aside", || {
+        (deleted_directories(data.path()).len() == 2).then_some(())
+    });
+    broker.kill();
+    let broker = Broker::start(data.path(), &["--cores", "2"]);
+    until("they are gone", || {
+        deleted_directories(data.path()).is_empty().then_some(())
+    });
+
+    let mut client = broker.connect();
+    client.create_topic(TOPIC, 2, &[("file.delete.delay.ms", "0")]);
+    assert_eq!(Acknowledged::default().produce(&mut client, 0, 1000), 0);
+    assert!(data.path().join("disks-0").is_dir());
+    assert_eq!(delete_topic(&mut client, TOPIC), 0);
+    until("its delay is over", || {
+        let is_gone = !data.path().join("disks-0").exists();
+        (is_gone && deleted_directories(data.path()).is_empty()).then_some(())
+    });
+    drop(client);
+    assert_eq!(broker.stop(), Some(0));
+}
+
+#[test]
+fn a_full_disk_does_not_wait_for_the_delay_of_deleted_files() {
+    let mut disk = disk_or_return!(256 * MIB);
+    let data = disk.path();
+    let arguments = ["--set", "storage.reserve_bytes=25165824"];
+    let broker = Broker::start(&data, &arguments);
+    let mut client = broker.connect();
+    client.create_topic(TOPIC, 2, &[HOUR]);
+    let mut gone = Acknowledged::default();
+    for number in 0..80 {
+        assert_eq!(gone.produce(&mut client, number % 2, 900_000), 0);
+    }
+    assert_eq!(delete_topic(&mut client, TOPIC), 0);
+    until("both are put aside", || {
+        (deleted_directories(&data).len() == 2).then_some(())
+    });
+    client.create_topic(TOPIC, 2, &[]);
+    let mut acknowledged = Acknowledged::default();
+    assert_eq!(acknowledged.produce(&mut client, 0, 1000), 0);
+    assert_eq!(deleted_directories(&data).len(), 2, "there is space");
+    disk.fill(0);
+    until("there is space again", || {
+        let is_taken = acknowledged.produce(&mut client, 0, 100_000) == 0;
+        (is_taken && deleted_directories(&data).is_empty()).then_some(())
+    });
+    acknowledged.check(&mut client, 0..2);
+    drop(client);
+    disk.free();
     assert_eq!(broker.stop(), Some(0));
 }

@@ -16,6 +16,7 @@ use percolog::log::group::{Epoch, GROUP_HEADER_BYTES, GroupHeader, group_size_by
 use percolog::log::index::{IndexFile, MOST_ENTRIES, SparseIndex};
 use percolog::log::partition_log::LogImage;
 use percolog::log::position::{LeaderEpoch, LogId, Offset, SegmentId};
+use percolog::log::producer_state::ProducerState;
 use percolog::log::segment::SegmentImage;
 use percolog::log::swap::Swap;
 use percolog::wire::codec::Uuid;
@@ -133,7 +134,25 @@ fn every_kind() -> Vec<Entry<'static>> {
             length: 12_288,
             batches: &[0x42; NAMED_BATCH_BYTES],
         },
+        Entry::Producers {
+            log,
+            producers: one_producer(),
+        },
     ]
+}
+
+fn one_producer() -> ProducerState {
+    let mut batch = BatchBuilder::new(BatchOptions {
+        producer_id: 0x0102_0304,
+        producer_epoch: 5,
+        base_sequence: 6,
+        ..BatchOptions::default()
+    });
+    batch.append(7, None, None, [].into_iter());
+    let header = BatchHeader::parse(&batch.finish()).expect("just built");
+    let mut producers = ProducerState::default();
+    producers.remember(&header, Offset(8));
+    producers
 }
 
 /// Does not compile until a new kind has its place here and in [`every_kind`].
@@ -149,10 +168,11 @@ fn kind_number(entry: &Entry<'_>) -> u8 {
         Entry::Swap { .. } => 8,
         Entry::Truncate { .. } => 9,
         Entry::Extent { .. } => 10,
+        Entry::Producers { .. } => 11,
     }
 }
 
-const KINDS: [u8; 10] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10];
+const KINDS: [u8; 11] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11];
 
 #[test]
 fn a_group_with_an_entry_of_every_kind() {

@@ -9,6 +9,7 @@ use crate::accounting::Accounting;
 use crate::batch::BatchMaker;
 use crate::client::{Client, Failure};
 use crate::cluster::Cluster;
+use crate::comparison;
 use crate::consumer::{Consumer, Reading};
 use crate::latency::PERCENTILES;
 use crate::ledger;
@@ -16,8 +17,9 @@ use crate::measure::Recorder;
 use crate::null_server::NullServer;
 use crate::options::{
     Command, ConsumeOptions, CreateOptions, EndToEndOptions, LoadOptions, NullServerOptions,
-    ProduceOptions, RunOptions, Spread, Start, SweepOptions,
+    PageOptions, ProduceOptions, RunOptions, Spread, Start, SweepOptions,
 };
+use crate::page;
 use crate::producer::Producer;
 use crate::report;
 use crate::run::{Clock, Run, Timing, wall_ms};
@@ -46,6 +48,12 @@ pub(crate) fn run(command: Command) -> Result<bool, Failure> {
             ledger::append(&figures, &options.json)?;
             Ok(true)
         }
+        Command::Table(options) => {
+            let reports = comparison::load(&options.file)?;
+            print!("{}", comparison::table(&comparison::workloads(&reports)));
+            Ok(true)
+        }
+        Command::Page(options) => page(&options),
     }
 }
 
@@ -323,6 +331,18 @@ fn sweep(options: &SweepOptions) -> Result<bool, Failure> {
     report["points"] = Value::Array(points);
     report::write(&report, run)?;
     Ok(is_good)
+}
+
+fn page(options: &PageOptions) -> Result<bool, Failure> {
+    let reports = comparison::load(&options.file)?;
+    let (workloads, sweeps) = (
+        comparison::workloads(&reports),
+        comparison::sweeps(&reports),
+    );
+    let html = page::page(&options.title, &reports, &workloads, &sweeps);
+    let written = std::fs::write(&options.html, html);
+    written.map_err(|error| format!("{}: {error}", options.html.display()))?;
+    Ok(true)
 }
 
 fn create(options: &CreateOptions) -> Result<bool, Failure> {

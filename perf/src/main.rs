@@ -6,7 +6,8 @@
 //! `connection`s on a `poller`) and time, with a `producer`, a `consumer` or both. What is decided
 //! without sockets and clock stands apart: `schedule` (when a record is due), `flow` (what to send
 //! next), `measure` and `latency` (what counts), `batch` and `text` (the payloads). `accounting`
-//! reads what it cost from /proc, `host`, `report` and `ledger` write it down.
+//! reads what it cost from /proc, `host`, `report` and `ledger` write it down. `comparison` and `page`
+//! make tables and plots of reports.
 //!
 //! One thread, so that the tool takes little from the machine it shares with the broker, and what it
 //! takes can be told.
@@ -16,6 +17,7 @@ mod batch;
 mod client;
 mod cluster;
 mod commands;
+mod comparison;
 mod connection;
 mod consumer;
 mod flow;
@@ -25,6 +27,7 @@ mod ledger;
 mod measure;
 mod null_server;
 mod options;
+mod page;
 mod poller;
 mod producer;
 mod report;

@@ -43,6 +43,10 @@ pub(crate) enum Command {
     Read(ReadOptions),
     /// Appends figures of a script to a file, with their provenance
     Figures(FiguresOptions),
+    /// Prints reports that name their workload as a table, with ratios between brokers
+    Table(TableOptions),
+    /// Writes them as one HTML file with plots
+    Page(PageOptions),
 }
 
 /// Which broker, which topic, what to account, where to report.
@@ -77,6 +81,9 @@ pub(crate) struct RunOptions {
     /// How reports name the broker
     #[arg(long, value_name = "NAME")]
     pub(crate) broker_name: Option<String>,
+    /// How reports name what is run; tables put those with the same name together
+    #[arg(long, value_name = "NAME")]
+    pub(crate) workload_name: Option<String>,
     /// Appends the report to a file, as one line of JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
@@ -461,4 +468,24 @@ pub(crate) struct FiguresOptions {
     /// The figures
     #[arg(value_name = "NAME=VALUE", required = true)]
     pub(crate) figures: Vec<String>,
+}
+
+/// `percolog-perf table`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct TableOptions {
+    /// File of reports, a line each
+    pub(crate) file: PathBuf,
+}
+
+/// `percolog-perf page`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct PageOptions {
+    /// File of reports, a line each
+    pub(crate) file: PathBuf,
+    /// File to write
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: PathBuf,
+    /// Title of the page
+    #[arg(long, default_value = "Percolog")]
+    pub(crate) title: String,
 }

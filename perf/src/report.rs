@@ -24,6 +24,7 @@ pub(crate) fn provenance(kind: &str, options: &RunOptions, cluster: &Cluster) ->
     });
     json!({
         "kind": kind,
+        "workload_name": options.workload_name,
         "time": host::time(),
         "tool": host::tool(),
         "host": host::describe(),

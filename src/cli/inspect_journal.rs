@@ -363,6 +363,9 @@ fn entry_fields(entry: &Entry<'_>) -> (&'static str, Vec<(&'static str, Value)>)
                 ("offset", json!(offset.0)),
             ],
         ),
+        Entry::Producers { producers, .. } => {
+            ("producers", vec![("producers", json!(producers.len()))])
+        }
         Entry::Extent {
             segment,
             position,

@@ -181,8 +181,10 @@ impl PartitionLog {
                 segment.allocated = segment.allocated.max(target);
             }
         }
-        // Sealing may have waited for this.
-        self.journal.note_roll();
+        if self.has_complete_segment() {
+            // Sealing may have waited for this.
+            self.journal.note_roll();
+        }
     }
 
     /// Creates the next segment: its file and the names of it are durable before an entry of the

@@ -219,6 +219,8 @@ pub struct ChunkCache {
     hand: RefCell<VecDeque<Slot>>,
     /// Below this it is not worth looking for something to evict again.
     trim_above_bytes: Cell<usize>,
+    /// Appends wait for room, and those that come now too, until there is some for many of them.
+    full: Cell<bool>,
     stored: Signal,
     crowded: Signal,
 }
@@ -234,6 +236,7 @@ impl ChunkCache {
             unstored_bytes: Cell::new(0),
             hand: RefCell::default(),
             trim_above_bytes: Cell::new(limits.total_bytes),
+            full: Cell::new(false),
             stored: Signal::default(),
             crowded: Signal::default(),
         }
@@ -287,11 +290,16 @@ impl ChunkCache {
         self.unstored_bytes.get() > self.limits.unstored_bytes / 4 * 3
     }
 
-    /// Waits until appends may pin more memory (or `give_up` says that it never comes).
+    /// Waits until appends may pin more memory (or `give_up` says that it never comes). Who waits is
+    /// woken when a sixteenth of the limit is free: thousands that were woken for every block stored
+    /// would do nothing else than look.
     pub async fn room(&self, give_up: impl Fn() -> bool) {
         loop {
             let wait = self.stored.raised();
-            if self.unstored_bytes.get() < self.limits.unstored_bytes || give_up() {
+            if self.unstored_bytes.get() >= self.limits.unstored_bytes {
+                self.full.set(true);
+            }
+            if !self.full.get() || give_up() {
                 return;
             }
             self.crowded.raise();
@@ -317,7 +325,11 @@ impl ChunkCache {
         let above = self.trim_above_bytes.get().saturating_sub(bytes);
         self.trim_above_bytes
             .set(above.max(self.limits.total_bytes));
-        self.stored.raise();
+        let limit = self.limits.unstored_bytes;
+        if self.full.get() && self.unstored_bytes.get() <= limit - limit / 16 {
+            self.full.set(false);
+            self.stored.raise();
+        }
     }
 
     /// Charges a new chunk.

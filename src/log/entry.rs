@@ -15,6 +15,8 @@
 //!                                             the new segment takes the place of the old ones
 //! 9 Truncate segment id 8, position 8, offset 8   the log ends there; later segments are gone
 //! 10 Extent  segment id 8, position 8, length 4, count 4, then per batch position 8, header 61
+//! 11 Producers  as in a checkpoint (producer_state.rs)   how they are once the log is cut: counts
+//!                                             only with the Truncate that follows for this log
 //! ```
 //! An `Extent` says that the bytes were written straight to the segment's file, durably before the
 //! group was acknowledged. It names every batch that begins in its append before its end, so that
@@ -25,6 +27,7 @@
 
 use super::bytes::{Fields, Malformed, put_count, put_text};
 use super::position::{BytePosition, LeaderEpoch, LogId, Offset, SegmentId};
+use super::producer_state::ProducerState;
 use super::swap::Swap;
 use crate::wire::record_batch::HEADER_BYTES;
 
@@ -115,6 +118,13 @@ pub enum Entry<'a> {
         /// Where the log ends now.
         offset: Offset,
     },
+    /// Producers as they are to be remembered once the log is cut.
+    Producers {
+        /// Which log.
+        log: LogId,
+        /// Those of which more is known than what the cut leaves.
+        producers: ProducerState,
+    },
     /// Bytes were appended, straight to the segment's file.
     Extent {
         /// Which log.
@@ -137,6 +147,11 @@ pub fn named_batches(batches: &[u8]) -> impl Iterator<Item = (BytePosition, &[u8
         let header = header.first_chunk().expect("chunks are exact");
         (u64::from_le_bytes(*position), header)
     })
+}
+
+fn take_named<'a>(fields: &mut Fields<'a>) -> Result<&'a [u8], Malformed> {
+    let count = fields.count(NAMED_BATCH_BYTES)?;
+    fields.take(count * NAMED_BATCH_BYTES)
 }
 
 fn put_log(into: &mut Vec<u8>, kind: u8, log: LogId) {
@@ -208,9 +223,12 @@ impl<'a> Entry<'a> {
                 batches,
             } => {
                 let count = batches.len() / NAMED_BATCH_BYTES;
-                let length = *length as usize;
-                encode_extent_header(into, *log, *segment, *position, length, count);
+                encode_extent_header(into, *log, *segment, *position, *length as usize, count);
                 into.extend_from_slice(batches);
+            }
+            Entry::Producers { log, producers } => {
+                put_log(into, 11, *log);
+                producers.encode(into);
             }
         }
     }
@@ -268,19 +286,17 @@ impl<'a> Entry<'a> {
                 position: fields.u64()?,
                 offset: Offset(fields.i64()?),
             },
-            10 => {
-                let segment = SegmentId(fields.u64()?);
-                let position = fields.u64()?;
-                let length = fields.u32()?;
-                let count = fields.count(NAMED_BATCH_BYTES)?;
-                Entry::Extent {
-                    log,
-                    segment,
-                    position,
-                    length,
-                    batches: fields.take(count * NAMED_BATCH_BYTES)?,
-                }
-            }
+            10 => Entry::Extent {
+                log,
+                segment: SegmentId(fields.u64()?),
+                position: fields.u64()?,
+                length: fields.u32()?,
+                batches: take_named(fields)?,
+            },
+            11 => Entry::Producers {
+                log,
+                producers: ProducerState::decode(fields)?,
+            },
             _ => return Err(Malformed(at)),
         })
     }
@@ -298,6 +314,7 @@ impl<'a> Entry<'a> {
             | Entry::Delete { log }
             | Entry::Swap { log, .. }
             | Entry::Truncate { log, .. }
+            | Entry::Producers { log, .. }
             | Entry::Extent { log, .. } => *log,
         }
     }
@@ -337,6 +354,22 @@ pub fn encode_extent_header(
 mod tests {
     use super::*;
     use crate::log::compaction::CompactionProgress;
+    use crate::wire::record_batch::BatchHeader;
+    use crate::wire::record_batch_builder::{BatchBuilder, BatchOptions};
+
+    fn one_producer() -> ProducerState {
+        let mut batch = BatchBuilder::new(BatchOptions {
+            producer_id: 7,
+            producer_epoch: 1,
+            base_sequence: 3,
+            ..BatchOptions::default()
+        });
+        batch.append(1, None, None, [].into_iter());
+        let batch = BatchHeader::parse(&batch.finish()).expect("just built");
+        let mut producers = ProducerState::default();
+        producers.remember(&batch, Offset(12));
+        producers
+    }
 
     fn every_kind() -> Vec<Entry<'static>> {
         let log = LogId {
@@ -395,6 +428,10 @@ mod tests {
                 position: 8192,
                 length: 4096,
                 batches: &[7; 2 * NAMED_BATCH_BYTES],
+            },
+            Entry::Producers {
+                log,
+                producers: one_producer(),
             },
         ]
     }

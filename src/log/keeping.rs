@@ -3,13 +3,15 @@
 use std::io;
 
 use super::entry::Entry;
-use super::partition_log::{CutPlace, LogError, LogSettings, LogState, PartitionLog};
+use super::partition_log::{CutPlace, LogError, LogSettings, LogState, PartitionLog, PendingCut};
 use super::position::{BytePosition, Offset, SegmentId};
+use super::producer_state::{PRODUCER_MOST_BYTES, ProducerState};
 use super::reader::FoundBatch;
 use super::segment::{Segment, index_file_name, segment_file_name};
 use crate::runtime::breach::{Breach, is_planted};
 use crate::runtime::buffer::{AppendBuf, BLOCK_BYTES};
 use crate::runtime::disk;
+use crate::runtime::signal::Promised;
 
 impl PartitionLog {
     /// Moves the log start up, durably; segments wholly below it go. Kafka: `DeleteRecords`,
@@ -144,7 +146,7 @@ impl PartitionLog {
     /// Cuts the log: records from `to` on are gone, durably, on return. A batch that begins before
     /// `to` and reaches beyond it goes as a whole. Nothing may be appended meanwhile.
     ///
-    /// Producers whose last five batches are all behind the cut become unknown.
+    /// Producers are remembered as the batches that are left tell, see `producer_search.rs`.
     pub async fn truncate(&self, to: Offset) -> Result<(), LogError> {
         // Neither may find other segments than it began with.
         let _quiet = self.stop_compaction().await;
@@ -172,44 +174,82 @@ impl PartitionLog {
             }
             moved.await;
         }
-        let to = to.max(self.start_offset());
-        if to >= self.end_offset() {
-            return Ok(());
+        // Half of what one append may bring, so that the journal keeps room for a cut.
+        let most_producers = self.journal.limits().append_bytes / 2 / PRODUCER_MOST_BYTES;
+        let mut goes_on = true;
+        while goes_on {
+            self.healthy()?;
+            let to = to.max(self.start_offset());
+            if to >= self.end_offset() {
+                break;
+            }
+            let step = {
+                let state = self.state.borrow();
+                state.producers.next_cut(to, most_producers.max(1))
+            };
+            goes_on = self.cut_once(step).await?;
         }
-        let end = self.end_offset();
-        let found = self.batch_at(to, end).await?;
+        Ok(())
+    }
+
+    /// Cuts the log at a place below its end; all of it is flushed. False when the broker stops.
+    async fn cut_once(&self, to: Offset) -> Result<bool, LogError> {
+        let found = self.batch_at(to, self.end_offset()).await?;
+        self.healthy()?;
         let place = self.state.borrow().cut_place(to, found.as_ref());
         let (segment, position) = (place.segment, place.position);
+        let producers = self.producers_below(place.offset).await?;
         let tail = self.block_before(segment, position).await?;
-        let recorded = self.journal.record(&Entry::Truncate {
-            log: self.id,
-            segment,
-            position,
-            offset: place.offset,
-        });
-        self.state.borrow_mut().pending_cut = Some(place);
+        self.journal.room().await;
+        self.healthy()?;
+        if self.state.borrow().segment(segment).is_none() {
+            return Ok(true); // Retention was faster; the place is looked for again.
+        }
+        let recorded = self.record_cut(place, producers);
         if is_planted(Breach::TruncateBeforeEntry) {
             let file = self.segment_file(segment).await;
             let file = file.map_err(|error| self.disk_failed("cutting a segment", &error))?;
             drop(file.set_len(position).await);
         }
         if recorded.await.is_none() || self.journal.told().await.is_none() {
-            return self.healthy();
+            return self.healthy().map(|()| false);
         }
+        // The end of a background write would move what is cut here.
+        self.writing_ended().await;
+        self.settle();
+        self.mark.cut_direct(segment, position);
+        for base_offset in self.cut_memory(place, &tail) {
+            self.remove_segment_files(base_offset).await;
+        }
+        Ok(true)
+    }
+
+    /// Waits until no background write and no sealing is under way.
+    async fn writing_ended(&self) {
         loop {
-            // The end of a background write would move what is cut here.
             let ended = self.rolled.raised();
             if !self.state.borrow().writing {
                 break;
             }
             ended.await;
         }
-        self.settle();
-        self.mark.cut_direct(segment, position);
-        for base_offset in self.cut_memory(place, &tail) {
-            self.remove_segment_files(base_offset).await;
+    }
+
+    /// Records the entries of a cut in one turn: no checkpoint comes between them.
+    fn record_cut(&self, place: CutPlace, producers: ProducerState) -> Promised<()> {
+        let per_entry = (self.journal.limits().group_bytes / 2 / PRODUCER_MOST_BYTES).max(1);
+        for producers in producers.clone().into_parts(per_entry) {
+            let log = self.id;
+            drop(self.journal.record(&Entry::Producers { log, producers }));
         }
-        Ok(())
+        let recorded = self.journal.record(&Entry::Truncate {
+            log: self.id,
+            segment: place.segment,
+            position: place.position,
+            offset: place.offset,
+        });
+        self.state.borrow_mut().pending_cut = Some(PendingCut { place, producers });
+        recorded
     }
 
     /// The bytes of a segment before `position` in its block.
@@ -240,7 +280,7 @@ impl PartitionLog {
         active.cut(place.position);
         let block = place.position - tail.len() as u64;
         let opened = (!tail.is_empty()).then(|| active.chunks.open(block, buffer));
-        state.pending_cut = None;
+        let pending = state.pending_cut.take();
         state.end = place.offset;
         state.flushed = place.offset;
         state.start = state.start.min(place.offset);
@@ -248,6 +288,9 @@ impl PartitionLog {
         state.progress.cut(place.offset);
         state.epochs.cut(place.offset);
         state.producers.cut(place.offset);
+        if let Some(pending) = pending {
+            state.producers.restore(pending.producers);
+        }
         state.rebase = true;
         let (unstored_now, memory_now) = state.chunk_bytes();
         drop(state);
@@ -262,7 +305,8 @@ impl PartitionLog {
         later.iter().map(|later| later.base_offset).collect()
     }
 
-    /// Removes the log for good.
+    /// Removes the log for good. Its name is free on return; its files go when
+    /// `file.delete.delay.ms` is over.
     pub(super) async fn delete(&self) -> io::Result<()> {
         self.set_offline(LogError::Deleted);
         let created = self.state.borrow().created;
@@ -282,15 +326,12 @@ impl PartitionLog {
         if recorded.await.is_none() || self.journal.told().await.is_none() {
             return Ok(());
         }
+        // What is under way still uses names in the directory.
         let _quiet = self.stop_compaction().await;
-        let directory = self.directory();
-        for entry in disk::list_dir(&directory).await? {
-            if !entry.is_dir {
-                disk::remove_file(&directory.join(entry.name)).await?;
-            }
-        }
-        disk::remove_dir(&directory).await?;
-        disk::sync_dir(&self.home.path).await
+        self.writing_ended().await;
+        let delay_ms = self.settings().file_delete_delay_ms;
+        let pool = &self.home.pool;
+        pool.retire_log(&self.directory_name(), delay_ms).await
     }
 }
 

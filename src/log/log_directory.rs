@@ -8,6 +8,8 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
+
 use super::checkpoint::{Checkpoint, checkpoint_file_name};
 use super::chunk_cache::ChunkCache;
 use super::journal::{Journal, JournalLimits};
@@ -22,7 +24,7 @@ use super::small_file;
 use crate::runtime::breach::{Breach, is_planted};
 use crate::runtime::clock;
 use crate::runtime::executor::{Queue, spawn, yield_if_needed};
-use crate::runtime::signal::{Promise, promise};
+use crate::runtime::signal::{Promise, Signal, promise};
 
 /// How long to wait before a full disk is tried again.
 const SPACE_AGAIN: Duration = Duration::from_secs(1);
@@ -32,6 +34,10 @@ const INDEX_ENTRIES_PER_CHECKPOINT: usize = 200_000;
 
 /// What of them a log gets at least.
 const LEAST_INDEX_ENTRIES: usize = 64;
+
+/// Logs that are written and flushed side by side: a device does several small writes in the time of
+/// one, and a file system several flushes.
+const LOGS_AT_A_TIME: usize = 8;
 
 /// How a directory does what is not urgent.
 #[derive(Clone, Copy, Debug)]
@@ -61,6 +67,9 @@ pub struct LogDirectory {
     checkpoints: Cell<u64>,
     checkpoint_asked: Cell<bool>,
     cooling_asked: Cell<bool>,
+    /// Deletions of logs under way.
+    deletions: Cell<usize>,
+    deleted: Signal,
 }
 
 impl LogDirectory {
@@ -88,7 +97,13 @@ impl LogDirectory {
             journal: journal.clone(),
             cache: cache.clone(),
             naming: Rc::default(),
-            pool: SegmentPool::start(path, prefix, housekeeping.pool, recovered.pool_files),
+            pool: SegmentPool::start(
+                path,
+                prefix,
+                housekeeping.pool,
+                recovered.pool_files,
+                recovered.deleted,
+            ),
             pace: Pace::new(housekeeping.write_bytes_per_second),
         });
         let mut logs = BTreeMap::new();
@@ -114,6 +129,8 @@ impl LogDirectory {
             checkpoints: Cell::new(0),
             checkpoint_asked: Cell::new(false),
             cooling_asked: Cell::new(false),
+            deletions: Cell::new(0),
+            deleted: Signal::default(),
         });
         spawn(
             Queue::Background,
@@ -167,19 +184,28 @@ impl LogDirectory {
         log
     }
 
-    /// Removes a log and its files.
+    /// Removes a log; its files go when its `file.delete.delay.ms` is over.
     pub async fn delete_log(&self, id: LogId) {
-        let log = self.logs.borrow_mut().remove(&id);
-        if let Some(log) = log
-            && let Err(error) = log.delete().await
-        {
+        let Some(log) = self.logs.borrow_mut().remove(&id) else {
+            return;
+        };
+        self.deletions.set(self.deletions.get() + 1);
+        if let Err(error) = log.delete().await {
             tracing::warn!(log = %log.directory_name(), %error, "cannot remove a deleted log");
         }
+        self.deletions.set(self.deletions.get() - 1);
+        self.deleted.raise();
     }
 
-    /// Gives the space of files that wait to become segments back: the disk is full.
+    /// Gives the space of files that wait to become segments, or for their delay to end, back: the
+    /// disk is full.
     pub async fn empty_pool(&self) {
         self.home.pool.empty().await;
+    }
+
+    /// Removes files that wait for `file.delete.delay.ms` to end: the disk is nearly full.
+    pub fn end_deletion_delays(&self) {
+        self.home.pool.end_delays();
     }
 
     /// Bytes of files that wait to become segments.
@@ -224,6 +250,13 @@ impl LogDirectory {
     /// Writes everything to the segments and an empty journal, and ends the tasks. Nothing may be
     /// appended any more. A directory that has failed is left as it is.
     pub async fn shut_down(&self) {
+        loop {
+            let deleted = self.deleted.raised();
+            if self.deletions.get() == 0 {
+                break;
+            }
+            deleted.await;
+        }
         if self.ended.get() {
             return;
         }
@@ -243,6 +276,10 @@ impl LogDirectory {
             }
             let stopping = self.stopping.get();
             let due = self.journal.wants_checkpoint();
+            if stopping {
+                // Before the checkpoint that closes the journal: after it nobody looks for strays.
+                self.home.pool.stop().await;
+            }
             let outcome = if stopping || due || self.checkpoint_asked.take() {
                 self.checkpoint(stopping).await
             } else if self.cache.is_crowded() {
@@ -290,15 +327,10 @@ impl LogDirectory {
     /// Stores and seals the segments that logs have rolled out of, once all of them is flushed.
     async fn seal_complete(&self) -> Result<(), LogError> {
         let flushed = self.journal.group_completed().raised();
-        let mut waiting = false;
-        for log in self.logs() {
-            if log.has_complete_segment() {
-                log.store(false).await?;
-                log.seal_segments().await?;
-                waiting |= log.has_complete_segment();
-            }
-        }
-        if waiting {
+        let mut complete = self.logs();
+        complete.retain(|log| log.has_complete_segment());
+        side_by_side(&complete, |log| store_and_seal(log, false)).await?;
+        if complete.iter().any(|log| log.has_complete_segment()) {
             // The last bytes of the segment are on their way to the journal.
             self.journal.note_roll();
             let pressed = self.journal.pressed().raised();
@@ -325,12 +357,7 @@ impl LogDirectory {
 
     async fn store_all(&self, ragged: bool) -> Result<(), LogError> {
         // Also of logs that are offline: what the journal holds for them is about to be given up.
-        for log in self.logs() {
-            log.store(ragged).await?;
-            log.seal_segments().await?;
-            yield_if_needed().await;
-        }
-        Ok(())
+        side_by_side(&self.logs(), |log| store_and_seal(log, ragged)).await
     }
 
     /// Writes a checkpoint that covers everything recorded before this call and gives the journal's
@@ -390,26 +417,26 @@ impl LogDirectory {
 
     async fn make_stored_durable(&self, images: &[LogImage]) -> Result<(), LogError> {
         self.store_all(true).await?;
-        for image in images {
-            let Some(log) = self.log(image.id) else {
-                continue; // Deleted meanwhile.
-            };
-            loop {
-                // A block whose beginning the image names may be on its way with a later group.
-                let flushed = self.journal.group_completed().raised();
-                log.store(true).await?;
-                if log.has_stored(image) {
-                    break;
-                }
-                if self.journal.failure().is_some() {
-                    return self.failed("the journal failed");
-                }
-                flushed.await;
+        side_by_side(images, |image| self.make_image_durable(image)).await
+    }
+
+    async fn make_image_durable(&self, image: &LogImage) -> Result<(), LogError> {
+        let Some(log) = self.log(image.id) else {
+            return Ok(()); // Deleted meanwhile.
+        };
+        loop {
+            // A block whose beginning the image names may be on its way with a later group.
+            let flushed = self.journal.group_completed().raised();
+            log.store(true).await?;
+            if log.has_stored(image) {
+                break;
             }
-            log.sync_segments().await?;
-            yield_if_needed().await;
+            if self.journal.failure().is_some() {
+                return self.failed("the journal failed");
+            }
+            flushed.await;
         }
-        Ok(())
+        log.sync_segments().await
     }
 
     /// Waits for the names of segments that were swapped in before the images were taken, also of
@@ -428,4 +455,31 @@ impl LogDirectory {
         self.journal.fail(reason);
         Err(LogError::Offline(reason.into()))
     }
+}
+
+async fn store_and_seal(log: &PartitionLog, ragged: bool) -> Result<(), LogError> {
+    log.store(ragged).await?;
+    log.seal_segments().await
+}
+
+/// Does `work` for all of `items`, a few at a time, until one fails; what was begun is ended.
+async fn side_by_side<'a, T, F>(items: &'a [T], work: impl Fn(&'a T) -> F) -> Result<(), LogError>
+where
+    F: Future<Output = Result<(), LogError>>,
+{
+    let left = RefCell::new(items.iter());
+    let worker = || async {
+        loop {
+            let Some(item) = left.borrow_mut().next() else {
+                return Ok(());
+            };
+            if let Err(error) = work(item).await {
+                *left.borrow_mut() = [].iter();
+                return Err(error);
+            }
+            yield_if_needed().await;
+        }
+    };
+    let workers = (0..LOGS_AT_A_TIME.min(items.len())).map(|_| worker());
+    join_all(workers).await.into_iter().collect()
 }

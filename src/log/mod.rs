@@ -47,6 +47,9 @@
 //!     be told apart, the logs they name are offline; otherwise every log of that core for which no
 //!     later entry shows that nothing is missing. The others are served; `repair.rs` cuts on an
 //!     operator's word.
+//! 11. What a log remembers of its producers follows from its entries alone. So the entries right
+//!     before a truncation's carry what was found below the cut of producers whose remembered batches
+//!     lie behind it; they are recorded in the same turn, and count only with the truncation.
 //!
 //! # Departures from the plan, and why
 //! * An extent may begin in a partly filled block and then overwrites it whole (rule 3 says when).
@@ -91,6 +94,7 @@ pub mod offset_map;
 mod pace;
 pub mod partition_log;
 pub mod position;
+mod producer_search;
 pub mod producer_state;
 pub mod reader;
 pub mod recovery;
@@ -112,3 +116,5 @@ mod compaction_test;
 mod power_cut_compaction;
 #[cfg(all(test, feature = "sim"))]
 mod power_cut_test;
+#[cfg(all(test, feature = "sim"))]
+mod truncation_test;

@@ -164,6 +164,14 @@ pub(super) struct CutPlace {
     pub(super) offset: Offset,
 }
 
+/// A cut whose entry was recorded.
+#[derive(Clone, Debug)]
+pub(super) struct PendingCut {
+    pub(super) place: CutPlace,
+    /// What was found below it of producers.
+    pub(super) producers: ProducerState,
+}
+
 /// A batch that is not durable yet.
 pub(super) struct Unflushed {
     pub(super) appended: AppendedBytes,
@@ -190,7 +198,7 @@ pub(super) struct LogState {
     /// Nothing may be appended now: a roll or a cut is under way.
     pub(super) rolling: bool,
     /// The log is being cut there; memory follows when the entry that says so is told.
-    pub(super) pending_cut: Option<CutPlace>,
+    pub(super) pending_cut: Option<PendingCut>,
     /// A background write or the sealing of a segment is under way.
     pub(super) writing: bool,
     /// The next entry begins at the boundary of the block that is partly filled: no complete group
@@ -521,9 +529,10 @@ impl PartitionLog {
             producers: state.producers.clone(),
             damage: self.damage.borrow().clone(),
         };
-        if let Some(place) = state.pending_cut {
-            let later = image.cut(place);
+        if let Some(cut) = &state.pending_cut {
+            let later = image.cut(cut.place);
             debug_assert!(later.is_some(), "the segment is there until memory is cut");
+            image.producers.restore(cut.producers.clone());
         }
         Some(image)
     }

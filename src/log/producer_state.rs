@@ -35,12 +35,16 @@ pub struct SequencedBatch {
     pub timestamp_ms: i64,
 }
 
+/// What is remembered of one producer; its last batches, at least one, oldest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Producer {
-    epoch: i16,
+pub(super) struct Producer {
+    pub(super) epoch: i16,
     last_timestamp_ms: i64,
-    batches: VecDeque<SequencedBatch>,
+    pub(super) batches: VecDeque<SequencedBatch>,
 }
+
+/// Bytes of one producer in a checkpoint, at most.
+pub(super) const PRODUCER_MOST_BYTES: usize = 22 + BATCHES_REMEMBERED * 32;
 
 /// What to do with a batch of an idempotent producer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +62,31 @@ pub enum SequenceCheck {
 /// The producers of one log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProducerState {
-    producers: BTreeMap<i64, Producer>,
+    pub(super) producers: BTreeMap<i64, Producer>,
+}
+
+impl Producer {
+    /// Forgets batches that end at `end` or later.
+    pub(super) fn cut(&mut self, end: Offset) {
+        self.batches.retain(|batch| batch.last_offset < end);
+        self.note_newest();
+    }
+
+    /// Puts batches before those known, as many as are remembered.
+    pub(super) fn put_before(&mut self, older: VecDeque<SequencedBatch>) {
+        for batch in older.into_iter().rev() {
+            if self.batches.len() < BATCHES_REMEMBERED {
+                self.batches.push_front(batch);
+            }
+        }
+        self.note_newest();
+    }
+
+    fn note_newest(&mut self) {
+        if let Some(newest) = self.batches.back() {
+            self.last_timestamp_ms = newest.timestamp_ms;
+        }
+    }
 }
 
 impl ProducerState {
@@ -139,16 +167,49 @@ impl ProducerState {
     }
 
     /// Forgets batches that end at `end` or later: the log was cut there. A producer none of whose
-    /// remembered batches is left becomes unknown.
+    /// remembered batches is left becomes unknown, unless [`ProducerState::restore`] knows better.
     pub fn cut(&mut self, end: Offset) {
         self.producers.retain(|_, producer| {
-            producer.batches.retain(|batch| batch.last_offset < end);
-            let Some(last) = producer.batches.back() else {
-                return false;
-            };
-            producer.last_timestamp_ms = last.timestamp_ms;
-            true
+            producer.cut(end);
+            !producer.batches.is_empty()
         });
+    }
+
+    /// Takes over producers as they were found below a cut.
+    pub(super) fn restore(&mut self, found: ProducerState) {
+        self.producers.extend(found.producers);
+    }
+
+    /// Where the log may be cut at once, so that at most `most` producers lose batches: at `to`, or
+    /// above it at the end of a batch.
+    pub(super) fn next_cut(&self, to: Offset, most: usize) -> Offset {
+        assert!(most > 0, "a cut takes the last batch of a producer");
+        let newest = self.producers.values().map(|producer| {
+            let newest = producer.batches.back();
+            newest.map_or(Offset(-1), |batch| batch.last_offset)
+        });
+        let mut affected: Vec<Offset> = newest.filter(|last| *last >= to).collect();
+        if affected.len() <= most {
+            return to;
+        }
+        affected.sort_unstable_by(|left, right| right.cmp(left));
+        Offset(affected[most].0 + 1)
+    }
+
+    /// In parts of at most so many producers.
+    pub(super) fn into_parts(self, most: usize) -> Vec<ProducerState> {
+        let mut parts: Vec<ProducerState> = Vec::new();
+        for (id, producer) in self.producers {
+            match parts.last_mut() {
+                Some(last) if last.producers.len() < most => {
+                    last.producers.insert(id, producer);
+                }
+                _ => parts.push(ProducerState {
+                    producers: BTreeMap::from([(id, producer)]),
+                }),
+            }
+        }
+        parts
     }
 
     /// Forgets producers whose last batch is older than `horizon_ms`.

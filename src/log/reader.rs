@@ -329,7 +329,7 @@ impl PartitionLog {
     }
 
     /// The header of the batch that begins at `position`; damage takes the log out of service.
-    async fn header_at(
+    pub(super) async fn header_at(
         &self,
         segment: SegmentId,
         position: BytePosition,

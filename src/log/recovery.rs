@@ -68,6 +68,8 @@ pub struct RecoveredCore {
     pub journal_files: Vec<(PathBuf, u64)>,
     /// Files that wait to become segments, with their sizes.
     pub pool_files: Vec<(PathBuf, u64)>,
+    /// Directories of deleted logs that an earlier start has not removed.
+    pub deleted: Vec<PathBuf>,
     /// New journal files are numbered from here, by steps of the number of cores.
     pub next_file: u64,
 }
@@ -191,7 +193,8 @@ fn recover_and(
             .map_err(at(directory))?;
     }
     if !clean {
-        named.remove_others(directory).map_err(at(directory))?;
+        // They may be many files, so they go in the background.
+        recovered[0].deleted = named.remove_others(directory).map_err(at(directory))?;
     }
     Ok((recovered, summary))
 }
@@ -324,6 +327,7 @@ fn distribute(
             logs: Vec::new(),
             journal_files: Vec::new(),
             pool_files: Vec::new(),
+            deleted: Vec::new(),
             next_file: newest + 1 + u64::from(core) * FILE_NUMBERS_PER_CORE,
         })
         .collect();

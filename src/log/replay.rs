@@ -12,6 +12,7 @@ use super::entry::{Entry, named_batches};
 use super::index::{MOST_ENTRIES, SparseIndex};
 use super::partition_log::{CutPlace, LogImage};
 use super::position::{BytePosition, LogId, Offset, SegmentId};
+use super::producer_state::ProducerState;
 use super::redo::Redo;
 use super::segment::{NO_TIMESTAMP_MS, SegmentImage, segment_file_name};
 use super::swap::Swap;
@@ -33,6 +34,8 @@ pub(super) struct ReplayedLog {
     pub(super) swapped: Vec<(Offset, SegmentId)>,
     /// A journal group that cannot be read may have held entries of this log.
     doubt: Option<u64>,
+    /// What was found of producers below a cut whose own entry is still to come.
+    found_producers: ProducerState,
 }
 
 /// The logs of one core of a directory.
@@ -282,6 +285,7 @@ impl ReplayedLog {
             dropped: Vec::new(),
             swapped: Vec::new(),
             doubt: None,
+            found_producers: ProducerState::default(),
         }
     }
 
@@ -347,6 +351,7 @@ impl ReplayedLog {
                 offset,
                 ..
             } => self.truncate(*segment, *position, *offset),
+            Entry::Producers { producers, .. } => self.found_producers.restore(producers.clone()),
             Entry::Swap { swap, .. } => self.swap(swap),
             Entry::Create { .. } | Entry::Delete { .. } => unreachable!("not of one log"),
         }
@@ -531,6 +536,8 @@ impl ReplayedLog {
                 "the journal cuts the log where it has nothing: {place:?}"
             ));
         };
+        let found = std::mem::take(&mut self.found_producers);
+        self.image.producers.restore(found);
         self.doubt = None;
         for later in &later {
             self.redo.remove(&later.id);

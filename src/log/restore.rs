@@ -9,6 +9,7 @@ use super::partition_log::LogImage;
 use super::position::Offset;
 use super::replay::{Replay, ReplayedLog};
 use super::segment::{SegmentImage, index_file_name, segment_file_name};
+use super::segment_pool::is_deleted_name;
 use super::swap::name_swapped;
 use crate::runtime::startup;
 
@@ -87,13 +88,19 @@ impl NamedFiles {
 
 impl NamedFiles {
     /// Removes what interrupted work has left: files of segments that no log has, and directories
-    /// of logs that are gone. What is not ours by name stays.
-    pub(super) fn remove_others(&self, directory: &Path) -> io::Result<()> {
+    /// of logs that are gone. What is not ours by name stays. The directories of deleted logs are
+    /// returned.
+    pub(super) fn remove_others(&self, directory: &Path) -> io::Result<Vec<PathBuf>> {
+        let mut deleted = Vec::new();
         for entry in startup::list_dir(directory)? {
+            let path = directory.join(&entry.name);
+            if entry.is_dir && is_deleted_name(&entry.name) {
+                deleted.push(path);
+                continue;
+            }
             if !entry.is_dir || !is_log_directory(&entry.name) {
                 continue;
             }
-            let path = directory.join(&entry.name);
             let files = startup::list_dir(&path)?;
             let ours = |name: &str| SEGMENT_FILES.iter().any(|suffix| name.ends_with(suffix));
             if self.directories.contains(&entry.name) {
@@ -105,7 +112,7 @@ impl NamedFiles {
                 startup::remove_dir_all(&path)?;
             }
         }
-        Ok(())
+        Ok(deleted)
     }
 
     fn names(&self, directory: &Path, file: &str) -> bool {

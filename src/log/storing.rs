@@ -1,8 +1,8 @@
 //! From the journal to the segments: background writes, sealing, and the files a checkpoint needs
 //! flushed.
 //!
-//! One task per core and data directory calls these, one log after the other, so a block of a
-//! segment never has two writes in flight. Only flushed bytes are written: the groups that could
+//! One task per core and data directory calls these, for several logs side by side and never twice for
+//! one, so a block of a segment never has two writes in flight. Only flushed bytes are written: the groups that could
 //! restore a block are complete before the block itself is touched.
 
 use std::io;
@@ -109,8 +109,10 @@ impl PartitionLog {
 
     async fn execute(&self, plan: StorePlan) -> io::Result<()> {
         let file = self.segment_file(plan.segment).await?;
+        let in_flight = self.home.pace.enter(plan.bytes.len() as u64).await;
         file.write(plan.position, plan.bytes, Durability::Volatile)
             .await?;
+        drop(in_flight);
         let gained = {
             let mut state = self.state.borrow_mut();
             let Some(segment) = state.segment_mut(plan.segment) else {

@@ -72,19 +72,27 @@ impl<T> Future for Promised<T> {
 }
 
 /// A repeating event with any number of waiters: [`Signal::raise`] wakes all who wait at that
-/// moment. Waiters look at the state they wait for, wait, and look again.
+/// moment. Waiters look at the state they wait for, wait, and look again. Waiting costs the same
+/// whether one waits or ten thousand.
 #[derive(Default)]
 pub struct Signal {
     generation: Cell<u64>,
-    wakers: RefCell<Vec<Waker>>,
+    waiting: RefCell<Waiting>,
+}
+
+/// The wakers of this generation by the place their waiter was given.
+#[derive(Default)]
+struct Waiting {
+    wakers: Vec<Option<Waker>>,
+    free: Vec<usize>,
 }
 
 impl Signal {
     /// Wakes everybody who waits.
     pub fn raise(&self) {
         self.generation.set(self.generation.get() + 1);
-        let wakers = std::mem::take(&mut *self.wakers.borrow_mut());
-        for waker in wakers {
+        let waiting = std::mem::take(&mut *self.waiting.borrow_mut());
+        for waker in waiting.wakers.into_iter().flatten() {
             waker.wake();
         }
     }
@@ -94,6 +102,7 @@ impl Signal {
         Raised {
             signal: self,
             generation: self.generation.get(),
+            place: None,
         }
     }
 }
@@ -102,20 +111,46 @@ impl Signal {
 pub struct Raised<'a> {
     signal: &'a Signal,
     generation: u64,
+    place: Option<usize>,
+}
+
+impl Raised<'_> {
+    fn is_raised(&self) -> bool {
+        self.signal.generation.get() != self.generation
+    }
 }
 
 impl Future for Raised<'_> {
     type Output = ();
 
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        if self.signal.generation.get() != self.generation {
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        if self.is_raised() {
             return Poll::Ready(());
         }
-        let mut wakers = self.signal.wakers.borrow_mut();
-        if !wakers.iter().any(|waker| waker.will_wake(context.waker())) {
-            wakers.push(context.waker().clone());
+        let signal = self.signal;
+        let mut waiting = signal.waiting.borrow_mut();
+        let place = self.place.or_else(|| waiting.free.pop());
+        let place = place.unwrap_or_else(|| {
+            waiting.wakers.push(None);
+            waiting.wakers.len() - 1
+        });
+        match &mut waiting.wakers[place] {
+            Some(waker) => waker.clone_from(context.waker()),
+            empty => *empty = Some(context.waker().clone()),
         }
+        self.place = Some(place);
         Poll::Pending
+    }
+}
+
+impl Drop for Raised<'_> {
+    fn drop(&mut self) {
+        // The places of an earlier generation are gone.
+        if let Some(place) = self.place.filter(|_| !self.is_raised()) {
+            let mut waiting = self.signal.waiting.borrow_mut();
+            waiting.wakers[place] = None;
+            waiting.free.push(place);
+        }
     }
 }
 
@@ -189,5 +224,23 @@ mod tests {
         assert!(poll(&mut two, &second).is_ready());
         assert!(poll(&mut unpolled, &first).is_ready());
         assert!(poll(&mut signal.raised(), &first).is_pending());
+    }
+
+    #[test]
+    fn who_gives_up_is_not_woken_and_leaves_its_place() {
+        let (first, second) = (Arc::new(Count::default()), Arc::new(Count::default()));
+        let signal = Signal::default();
+        for _ in 0..10 {
+            assert!(poll(&mut signal.raised(), &first).is_pending());
+        }
+        assert_eq!(signal.waiting.borrow().wakers.len(), 1);
+        let mut old = signal.raised();
+        assert!(poll(&mut old, &first).is_pending());
+        signal.raise();
+        let mut new = signal.raised();
+        assert!(poll(&mut new, &second).is_pending());
+        drop(old);
+        signal.raise();
+        assert_eq!((woken(&first), woken(&second)), (1, 1));
     }
 }

@@ -26,6 +26,11 @@ const CHECK_PERIOD: Duration = Duration::from_secs(1);
 /// it would be full again at once.
 const RETURN_DIVISOR: u64 = 8;
 
+/// What is free on a disk that is no longer full.
+fn return_bytes(reserve_bytes: u64) -> u64 {
+    reserve_bytes + reserve_bytes / RETURN_DIVISOR
+}
+
 impl DirectorySlot {
     /// The directory, unless it does not serve.
     pub(super) fn online(&self) -> Option<&Rc<LogDirectory>> {
@@ -56,7 +61,7 @@ impl DirectorySlot {
             .set(free_bytes.saturating_sub(reserve_bytes));
         let was_full = self.announced_full.get();
         let wanted = if was_full {
-            reserve_bytes + reserve_bytes / RETURN_DIVISOR
+            return_bytes(reserve_bytes)
         } else {
             reserve_bytes
         };
@@ -130,9 +135,12 @@ impl ReplicaManager {
         let unstored = self.cache.unstored_bytes() as u64;
         let unstored = self.health.note_unstored(self.core.index(), unstored);
         let free_bytes = space.free_bytes.saturating_sub(unstored);
-        slot.note_space(path, free_bytes, self.settings.reserve_bytes);
-        if slot.is_full.get() {
+        let reserve_bytes = self.settings.reserve_bytes;
+        slot.note_space(path, free_bytes, reserve_bytes);
+        if slot.is_full.get() || directory.is_out_of_space() {
             directory.empty_pool().await;
+        } else if free_bytes < return_bytes(reserve_bytes) {
+            directory.end_deletion_delays();
         }
         Ok(())
     }

@@ -3,6 +3,8 @@
 //! A disk takes away what it made when it is dropped, also while a test fails; nothing that it did
 //! not make is touched.
 
+#![allow(dead_code)] // Every test binary uses a part of it.
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -13,6 +15,15 @@ const WRITABLE: &str = "loop,errors=remount-ro";
 pub(crate) struct LoopDisk {
     folder: tempfile::TempDir,
     is_mounted: bool,
+}
+
+/// What becomes of the changes that only the file system's journal in memory has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shutdown {
+    /// They are written.
+    WithJournal,
+    /// They are lost.
+    WithoutJournal,
 }
 
 /// Runs a command; what it said when it failed.
@@ -96,12 +107,21 @@ impl LoopDisk {
         self.is_mounted = false;
     }
 
-    /// Stops all access as if the device were gone, without writing its journal (EXT4_IOC_SHUTDOWN).
+    /// Stops all access as if the device were gone, without writing its journal.
     pub(crate) fn shut_down(&mut self) {
-        let script = "open(my $file, '<', $ARGV[0]) or die $!; my $flag = pack('L', 2); \
+        self.shut_down_with(Shutdown::WithoutJournal);
+    }
+
+    /// Stops all access (EXT4_IOC_SHUTDOWN).
+    pub(crate) fn shut_down_with(&mut self, how: Shutdown) {
+        let script = "open(my $file, '<', $ARGV[0]) or die $!; my $flag = pack('L', $ARGV[1]); \
                       ioctl($file, 0x8004587d, $flag) or die $!;";
         let file = self.path().join("percolog.format");
-        run("perl", &["-e", script, text(&file)]).expect("ext4 knows this call");
+        let flag = match how {
+            Shutdown::WithJournal => "1",
+            Shutdown::WithoutJournal => "2",
+        };
+        run("perl", &["-e", script, text(&file), flag]).expect("ext4 knows this call");
     }
 
     /// As after an error that ext4 could not handle: the file system takes no writes any more.

@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::mpsc::Receiver;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use percolog::wire::codec::{Records, Writer};
 use percolog::wire::frame;
@@ -253,6 +253,17 @@ impl Client {
         let frame = self.ask(5, &request);
         frame::decode_response_of::<metadata::MetadataRequest>(&frame, 5)
             .is_ok_and(|(_, answer)| answer.brokers.len() == 1)
+    }
+}
+
+/// Asks again until the answer is the one waited for.
+pub(crate) fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(begun.elapsed() < PATIENCE, "waited too long until {what}");
     }
 }
 

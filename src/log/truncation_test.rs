@@ -1,0 +1,263 @@
+//! What a log remembers of its producers after it was cut, on the simulated disk: always what Kafka
+//! would read out of the batches that are left.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::chunk_cache::ChunkCache;
+use super::log_directory::LogDirectory;
+use super::partition_log::{LogImage, LogSettings, PartitionLog};
+use super::position::{LeaderEpoch, LogId, Offset};
+use super::power_cut_test::{CACHE, HOUSEKEEPING, JOURNAL, SETTINGS};
+use super::producer_state::{ProducerState, SequenceCheck};
+use super::recovery::{RecoveredCore, recover};
+use crate::runtime::clock;
+use crate::runtime::random::random_u64;
+use crate::runtime::sim::disk_model::DiskModel;
+use crate::runtime::sim::world::World;
+use crate::wire::record_batch::{BatchHeader, Batches, HEADER_BYTES};
+use crate::wire::record_batch_builder::{BatchBuilder, BatchOptions};
+
+const DATA: &str = "/data";
+const ID: LogId = LogId {
+    topic: [5; 16],
+    partition: 0,
+};
+
+/// More producers than one step of a truncation may bring back.
+const MANY: LogSettings = LogSettings {
+    producers_max: 1000,
+    ..SETTINGS
+};
+
+fn recovered(world: &Rc<World>) -> RecoveredCore {
+    let recovered = world.enter(|| recover(Path::new(DATA), 1, |_| 0));
+    recovered.expect("recovers").0.remove(0)
+}
+
+async fn open(recovered: RecoveredCore) -> (Rc<LogDirectory>, Rc<PartitionLog>) {
+    let cache = Rc::new(ChunkCache::new(CACHE));
+    let settings = |_: &LogImage| MANY;
+    let path = Path::new(DATA);
+    let directory =
+        LogDirectory::start(path, 0, recovered, &cache, JOURNAL, HOUSEKEEPING, settings)
+            .await
+            .expect("the simulated disk gives no errors");
+    let log = match directory.log(ID) {
+        Some(log) => log,
+        None => directory.create_log(ID, "log-0", MANY),
+    };
+    (directory, log)
+}
+
+/// A batch of a producer: id, epoch, first sequence and number of records.
+fn batch(producer: (i64, i16), sequence: i32, records: i32) -> (BatchHeader, Vec<u8>) {
+    let mut builder = BatchBuilder::new(BatchOptions {
+        producer_id: producer.0,
+        producer_epoch: producer.1,
+        base_sequence: sequence,
+        ..BatchOptions::default()
+    });
+    for _ in 0..records {
+        let value = random_u64().to_le_bytes().repeat(20);
+        builder.append(77, None, Some(&value), [].into_iter());
+    }
+    let bytes = builder.finish();
+    let header = BatchHeader::parse(&bytes).expect("just built");
+    (header, bytes[HEADER_BYTES..].to_vec())
+}
+
+async fn append(log: &Rc<PartitionLog>, producer: (i64, i16), sequence: i32, records: i32) {
+    let (header, payload) = batch(producer, sequence, records);
+    assert_eq!(log.check_sequence(&header), SequenceCheck::Append);
+    let size = HEADER_BYTES + payload.len();
+    log.ready(size, i64::from(records), 77)
+        .await
+        .expect("healthy");
+    log.append(&header, &payload, LeaderEpoch(1));
+}
+
+async fn headers(log: &Rc<PartitionLog>) -> Vec<BatchHeader> {
+    let mut headers = Vec::new();
+    let (mut at, end) = (log.start_offset(), log.end_offset());
+    while at < end {
+        let run = log.read(at, end, 20_000, true).await.expect("healthy");
+        let bytes: Vec<u8> = run.slices.iter().flat_map(|slice| slice.to_vec()).collect();
+        for batch in Batches::new(&bytes).map_while(Result::ok) {
+            headers.push(*batch.header());
+            at = Offset(batch.header().last_offset() + 1);
+        }
+    }
+    headers
+}
+
+/// What the batches of a log say about its producers.
+async fn told_by_batches(log: &Rc<PartitionLog>) -> ProducerState {
+    let mut state = ProducerState::default();
+    for header in headers(log).await {
+        state.remember(&header, Offset(header.base_offset));
+    }
+    state
+}
+
+fn remembered(log: &PartitionLog) -> ProducerState {
+    log.with_producers(|producers| producers.clone())
+}
+
+#[test]
+fn a_producer_whose_remembered_batches_are_all_cut_off_is_known_from_those_before() {
+    let world = World::new(1, DiskModel::new());
+    let core = recovered(&world);
+    let ran = world.run(async move {
+        let (directory, log) = open(core).await;
+        // Sixteen batches of two, over several segments; seven of them go.
+        for number in 0..16 {
+            append(&log, (9, 0), number * 2, 2).await;
+            for other in 0..10 {
+                append(&log, (-1, -1), -1, 1 + other).await;
+            }
+        }
+        append(&log, (8, 0), 0, 1).await;
+        log.truncate(Offset(9 * 57)).await.expect("cut");
+        assert_eq!(log.end_offset(), Offset(9 * 57));
+        let check = |sequence| log.check_sequence(&batch((9, 0), sequence, 2).0);
+        assert_eq!(check(30), SequenceCheck::OutOfOrder, "a gap");
+        assert_eq!(check(18), SequenceCheck::Append);
+        for known in 4..9 {
+            let judged = check(known * 2);
+            assert!(
+                matches!(judged, SequenceCheck::Duplicate(batch) if batch.base_offset.0 == i64::from(known) * 57),
+                "{known}: {judged:?}"
+            );
+        }
+        let unknown = log.check_sequence(&batch((8, 0), 40, 1).0);
+        assert_eq!(unknown, SequenceCheck::Append, "nothing of it is left");
+        assert_eq!(remembered(&log), told_by_batches(&log).await);
+        directory.shut_down().await;
+    });
+    ran.expect("no cut is due");
+}
+
+#[test]
+fn after_a_cut_into_the_first_batch_of_an_epoch_the_epoch_before_counts() {
+    let world = World::new(2, DiskModel::new());
+    let core = recovered(&world);
+    let ran = world.run(async move {
+        let (_directory, log) = open(core).await;
+        for number in 0..7 {
+            append(&log, (9, 3), number, 1).await;
+        }
+        append(&log, (9, 4), 0, 1).await;
+        log.truncate(Offset(7)).await.expect("cut");
+        let check = |epoch, sequence| log.check_sequence(&batch((9, epoch), sequence, 1).0);
+        assert_eq!(check(3, 7), SequenceCheck::Append);
+        assert_eq!(check(3, 8), SequenceCheck::OutOfOrder);
+        assert_eq!(check(2, 0), SequenceCheck::FencedEpoch);
+        assert_eq!(check(4, 0), SequenceCheck::Append);
+        assert_eq!(remembered(&log), told_by_batches(&log).await);
+    });
+    ran.expect("no cut is due");
+}
+
+#[test]
+fn more_producers_than_a_group_of_the_journal_holds_are_brought_back_in_steps() {
+    let world = World::new(3, DiskModel::new());
+    let core = recovered(&world);
+    let ran = world.run(async move {
+        let (directory, log) = open(core).await;
+        for turn in 0..7 {
+            for producer in 0..300 {
+                append(&log, (producer, 0), turn, 1).await;
+            }
+        }
+        log.truncate(Offset(350)).await.expect("cut");
+        assert_eq!(log.end_offset(), Offset(350));
+        assert_eq!(remembered(&log).len(), 300);
+        assert_eq!(remembered(&log), told_by_batches(&log).await);
+        directory.shut_down().await;
+    });
+    ran.expect("no cut is due");
+    let world = World::new(4, world.disk_after_exit());
+    let core = recovered(&world);
+    let ran = world.run(async move {
+        let (_directory, log) = open(core).await;
+        assert_eq!(remembered(&log), told_by_batches(&log).await);
+    });
+    ran.expect("no cut is due");
+}
+
+/// Appends by producers that start anew now and then, cuts and checkpoints.
+async fn live(core: RecoveredCore) {
+    let (directory, log) = open(core).await;
+    let mut random = fastrand::Rng::with_seed(random_u64());
+    let mut next = next_sequences(&log).await;
+    for _ in 0..random.usize(..150) {
+        match random.u8(..40) {
+            0 => directory.ask_for_checkpoint(),
+            1 => clock::sleep(Duration::from_millis(random.u64(..30))).await,
+            2 => {
+                let span = log.end_offset().0 - log.start_offset().0;
+                let back = random.i64(..=span.min(60));
+                let to = Offset(log.end_offset().0 - back);
+                log.truncate(to).await.expect("healthy");
+                assert_eq!(remembered(&log), told_by_batches(&log).await);
+                next = next_sequences(&log).await;
+            }
+            _ => {
+                let id = random.i64(..12);
+                let (mut epoch, mut sequence) =
+                    next.get(&id).copied().unwrap_or((0, random.i32(..3)));
+                if random.u8(..20) == 0 {
+                    (epoch, sequence) = (epoch + 1, 0);
+                }
+                let records = random.i32(1..3);
+                append(&log, (id, epoch), sequence, records).await;
+                next.insert(id, (epoch, sequence + records));
+            }
+        }
+    }
+    if random.bool() {
+        directory.shut_down().await;
+    }
+}
+
+/// Epoch and next sequence by producer.
+async fn next_sequences(log: &Rc<PartitionLog>) -> BTreeMap<i64, (i16, i32)> {
+    let next = |header: BatchHeader| {
+        let sequence = header.last_sequence() + 1;
+        (header.producer_id, (header.producer_epoch, sequence))
+    };
+    headers(log).await.into_iter().map(next).collect()
+}
+
+#[test]
+fn producers_are_those_of_the_batches_left_wherever_the_power_is_cut() {
+    let only = std::env::var("PERCOLOG_SEED").ok();
+    let only: Option<u64> = only.and_then(|seed| seed.parse().ok());
+    let seeds = only.map_or(0..400, |seed| seed..seed + 1);
+    for seed in seeds {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut disk = DiskModel::new();
+        for life in 0..4 {
+            let world = World::new(random.u64(..), disk);
+            let core = recovered(&world);
+            world.with_disk(|disk, _| disk.cut_after(random.u64(20..1200)));
+            let ended = world.run(live(core));
+            disk = match ended {
+                Ok(()) if random.bool() => world.disk_after_exit(),
+                _ => world.disk_after_power_cut(),
+            };
+            let world = World::new(random.u64(..), disk);
+            let core = recovered(&world);
+            let compared = world.run(async move {
+                let (_directory, log) = open(core).await;
+                (remembered(&log), told_by_batches(&log).await)
+            });
+            let (remembered, told) = compared.expect("no cut is due");
+            assert_eq!(remembered, told, "PERCOLOG_SEED={seed} life {life}");
+            disk = world.disk_after_exit();
+        }
+    }
+}
