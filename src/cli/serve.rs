@@ -124,22 +124,23 @@ pub(super) fn read(path: Option<&Path>) -> Result<Option<String>, Failure> {
     }
 }
 
+/// A data directory as a list of them can hold it.
+pub(super) fn directory_name(path: &Path) -> Result<&str, Failure> {
+    let name = path.to_str().filter(|name| !name.contains(','));
+    name.ok_or_else(|| {
+        Failure::Local(format!(
+            "--data-dir {}: the name must be UTF-8 without a comma",
+            path.display()
+        ))
+    })
+}
+
 /// The flags of their own, under the names of the settings they stand for.
 fn flags(arguments: &ServeArguments) -> Result<Vec<(&'static str, String)>, Failure> {
     let mut flags = Vec::new();
     if !arguments.data_dirs.is_empty() {
-        let mut names = Vec::new();
-        for directory in &arguments.data_dirs {
-            match directory.to_str() {
-                Some(name) if !name.contains(',') => names.push(name),
-                _ => {
-                    let name = directory.display();
-                    return Err(Failure::Local(format!(
-                        "--data-dir {name}: the name must be UTF-8 without a comma"
-                    )));
-                }
-            }
-        }
+        let names = arguments.data_dirs.iter().map(|path| directory_name(path));
+        let names: Vec<&str> = names.collect::<Result<_, _>>()?;
         flags.push(("storage.data_dirs", names.join(",")));
     }
     let single = [

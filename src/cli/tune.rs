@@ -126,8 +126,8 @@ pub(super) fn configuration(
     let toml = serve::read(config_file)?;
     let mut flags = Vec::new();
     if let Some(directory) = data_dir {
-        let name = directory.display().to_string();
-        flags.push(("storage.data_dirs", name));
+        let name = serve::directory_name(directory)?;
+        flags.push(("storage.data_dirs", name.to_owned()));
     }
     flags.extend(cores.map(|cores| ("cores.list", cores.to_owned())));
     serve::load(Sources {
@@ -337,32 +337,10 @@ fn run_apply(arguments: &ApplyArguments) -> Result<(), Failure> {
     if arguments.dry_run {
         return output::line(script::render(&steps).trim_end());
     }
-    let mut failed = 0;
     if steps.is_empty() {
         output::note("nothing to change");
     } else {
-        let lock = undo_file::lock(&host.tree).map_err(Failure::Local)?;
-        apply::remember(&host.tree, &lock, &steps, arguments.again).map_err(Failure::Local)?;
-        let outcomes = apply::write(&host.tree, &steps);
-        failed = print_outcomes(steps.iter().zip(&outcomes).map(|(step, outcome)| {
-            (
-                step.target.to_string(),
-                &*step.before,
-                &*step.after,
-                outcome,
-            )
-        }))?;
-        let noted = undo_file::path(&host.tree);
-        output::note(&format!(
-            "what was there is noted in {}; percolog tune undo puts it back",
-            noted.display()
-        ));
-    }
-    if failed > 0 {
-        return Err(Failure::Local(format!(
-            "{failed} of {} values were not set",
-            steps.len()
-        )));
+        change(&host, &findings, arguments.again)?;
     }
     let again = check::check(&host, &arguments.host.items);
     let open: Vec<Finding> = again
@@ -374,6 +352,32 @@ fn run_apply(arguments: &ApplyArguments) -> Result<(), Failure> {
         table(&open)?;
     }
     verdict(&open)
+}
+
+/// Notes what is there and changes it. Planned again under the lock, so that what is noted is not
+/// what another tuner has just written.
+fn change(host: &Host, findings: &[Finding], again: bool) -> Result<(), Failure> {
+    let lock = undo_file::lock(&host.tree).map_err(Failure::Local)?;
+    let steps = apply::plan(&host.tree, findings).map_err(Failure::Local)?;
+    apply::remember(&host.tree, &lock, &steps, again).map_err(Failure::Local)?;
+    let outcomes = apply::write(&host.tree, &steps);
+    let rows = steps.iter().zip(&outcomes);
+    let failed = print_outcomes(rows.map(|(step, outcome)| {
+        let target = step.target.to_string();
+        (target, &*step.before, &*step.after, outcome)
+    }))?;
+    let noted = undo_file::path(&host.tree);
+    output::note(&format!(
+        "what was there is noted in {}; percolog tune undo puts it back",
+        noted.display()
+    ));
+    match failed {
+        0 => Ok(()),
+        _ => Err(Failure::Local(format!(
+            "{failed} of {} values were not set",
+            steps.len()
+        ))),
+    }
 }
 
 fn write_script(path: &Path, steps: &[Step]) -> Result<(), Failure> {

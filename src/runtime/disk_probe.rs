@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use io_uring::{IoUring, opcode, types};
 use rustix::fs::FallocateFlags;
+use rustix::io::Errno;
 
 use super::buffer::{AppendBuf, BLOCK_BYTES, Slice};
 
@@ -138,7 +139,11 @@ impl DiskProbe {
         assert!(size_bytes.is_multiple_of(WRITE_BYTES_MAX as u64) && size_bytes > 0);
         self.file = nameless_file(&self.directory)?;
         self.size_bytes = size_bytes;
-        rustix::fs::fallocate(&self.file, FallocateFlags::empty(), 0, size_bytes)?;
+        match rustix::fs::fallocate(&self.file, FallocateFlags::empty(), 0, size_bytes) {
+            // Where blocks cannot be reserved, writing them makes them.
+            Err(Errno::OPNOTSUPP) if state != FileState::Allocated => {}
+            reserved => reserved?,
+        }
         let fill = match state {
             FileState::Allocated => None,
             FileState::Zeroed => Some(zeroes()),

@@ -183,7 +183,7 @@ impl Measurement<'_> {
 
     /// As much as the disk writes in the time of one run, so that files are prepared quickly.
     fn choose_region(&mut self) -> io::Result<()> {
-        self.probe.prepare(FileState::Allocated, REGION_BYTES_MIN)?;
+        self.probe.prepare(FileState::Zeroed, REGION_BYTES_MIN)?;
         let run = Run {
             size_bytes: WRITE_BYTES_MAX,
             depth: 2,
