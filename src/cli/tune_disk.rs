@@ -161,12 +161,7 @@ fn print(passes: &[Pass], reasons: &[Reason]) -> Result<(), Failure> {
     all_cells(passes).for_each(|cell| table.row(cell_texts(&cell)));
     table.print()?;
     output::line("\nDurable writes of 16 KiB, two at a time, beside background writes:")?;
-    let mut table = Table::new(&[
-        "pass",
-        "asked MB/s",
-        "reached MB/s",
-        "writes/s of those alone",
-    ]);
+    let mut table = Table::new(&["pass", "asked MB/s", "reached MB/s", "writes/s"]);
     all_beside(passes).for_each(|row| table.row(row));
     table.print()?;
     output::line("")?;
