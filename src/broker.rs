@@ -17,7 +17,7 @@ use crate::api::dispatch::Api;
 use crate::cluster::image::MetadataImage;
 use crate::cluster::record::MetadataRecord;
 use crate::config::broker::BrokerConfig;
-use crate::config::derived::DerivedLimits;
+use crate::config::derived::{BUSY_SEGMENT_BYTES, DerivedLimits, POOLED_FILE_MIN_BYTES};
 use crate::log::chunk_cache::{CacheLimits, ChunkCache};
 use crate::log::data_directory::{self, DataDirectories, DataDirectory};
 use crate::log::journal::JournalLimits;
@@ -60,8 +60,6 @@ const METRICS_PERIOD: Duration = Duration::from_secs(1);
 
 /// Entries of one journal group, at most.
 const GROUP_BYTES: usize = 1 << 20;
-/// The smallest file that is kept for another segment.
-const LEAST_POOLED_BYTES: u64 = 1 << 20;
 /// Bytes written straight to segments beside one group; what one group's verification reads.
 const GROUP_DIRECT_BYTES: usize = 16 << 20;
 
@@ -608,7 +606,8 @@ fn housekeeping(shared: &Shared) -> Housekeeping {
     Housekeeping {
         pool: PoolLimits {
             total_bytes: storage.segment_pool_bytes / parts,
-            least_file_bytes: LEAST_POOLED_BYTES,
+            least_file_bytes: POOLED_FILE_MIN_BYTES,
+            busy_segment_bytes: BUSY_SEGMENT_BYTES,
         },
         write_bytes_per_second: storage
             .background_write_bytes_per_second

@@ -12,6 +12,10 @@ pub const ARRAY_ELEMENTS_MAX: usize = 1_000_000;
 pub const TAGGED_FIELDS_MAX: usize = 10_000;
 /// Bytes of a topic's name.
 pub const TOPIC_NAME_MAX_BYTES: usize = 249;
+/// A segment that has grown to this belongs to a partition with a large flow.
+pub const BUSY_SEGMENT_BYTES: u64 = 1 << 20;
+/// The smallest file of a deleted segment that is kept for another one.
+pub const POOLED_FILE_MIN_BYTES: u64 = 1 << 20;
 /// Part of the request memory that only small requests may take, as a divisor.
 const SMALL_REQUEST_RESERVE_DIVISOR: usize = 16;
 /// Part of the request memory that one connection may take, as a divisor; at least one request.

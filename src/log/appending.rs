@@ -23,9 +23,6 @@ use crate::wire::record_batch::{BatchHeader, HEADER_BYTES};
 const LEAST_STEP_BYTES: u64 = 64 << 10;
 const MOST_STEP_BYTES: u64 = 64 << 20;
 
-/// A segment that has grown to this gets blocks ahead whatever the size of its batches.
-const BUSY_SEGMENT_BYTES: u64 = 1 << 20;
-
 impl PartitionLog {
     /// Waits until a batch of `size_bytes` with `records` may be appended: for memory, for the
     /// journal, and for a segment with room. `timestamp_ms` is the batch's largest: a segment's age
@@ -135,9 +132,12 @@ impl PartitionLog {
     /// journal until it is done. A segment whose file must be opened first is returned.
     fn plan_blocks(&self, size_bytes: usize) -> Option<SegmentId> {
         let least = self.journal.limits().direct_busy_bytes / 2;
+        let is_large = size_bytes >= least;
+        let busy_bytes = self.home.pool.limits().busy_segment_bytes;
         let segment_bytes = self.settings().segment_bytes;
         let mut state = self.state.borrow_mut();
-        match state.plan_blocks(size_bytes, least, segment_bytes) {
+        let is_busy = is_large || state.active().size >= busy_bytes;
+        match state.plan_blocks(size_bytes, is_busy, segment_bytes) {
             BlockPlan::Enough => None,
             BlockPlan::Open(segment) => Some(segment),
             BlockPlan::Extend(segment, file, target) => {
@@ -245,7 +245,8 @@ impl PartitionLog {
         let is_busy = {
             let state = self.state.borrow();
             let last = state.segments.back();
-            last.is_some_and(|last| last.size >= BUSY_SEGMENT_BYTES)
+            let busy_bytes = self.home.pool.limits().busy_segment_bytes;
+            last.is_some_and(|last| last.size >= busy_bytes)
         };
         let recycled = is_busy.then(|| self.home.pool.take()).flatten();
         let mut makes_directory = !created;
@@ -354,9 +355,9 @@ impl LogState {
 
     /// Plans the next step of the allocation: as much as the segment holds, between 64 KiB and
     /// 64 MiB, once less than half a step is left.
-    fn plan_blocks(&mut self, size_bytes: usize, least: usize, segment_bytes: u64) -> BlockPlan {
+    fn plan_blocks(&mut self, size_bytes: usize, is_busy: bool, segment_bytes: u64) -> BlockPlan {
         let active = self.active_mut();
-        if active.extending || (size_bytes < least && active.size < BUSY_SEGMENT_BYTES) {
+        if active.extending || !is_busy {
             return BlockPlan::Enough;
         }
         let Some(file) = &active.file else {

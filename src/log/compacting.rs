@@ -581,14 +581,11 @@ impl PartitionLog {
         }
     }
 
-    /// Gives a descriptor back that nobody else uses: a cold log keeps none. Those in use stay known
-    /// to the segment, so that its file is not recycled under a reader.
+    /// Gives a descriptor back that nobody else uses: a cold log keeps none.
     fn close_file(&self, segment: SegmentId) {
         let mut state = self.state.borrow_mut();
-        if let Some(segment) = state.segment_mut(segment)
-            && segment.file.as_ref().is_some_and(|file| !file.is_shared())
-        {
-            segment.file = None;
+        if let Some(segment) = state.segment_mut(segment) {
+            segment.close_file();
         }
     }
 

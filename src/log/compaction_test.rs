@@ -10,7 +10,7 @@ use super::compaction::{CompactionProgress, CompactionSettings};
 use super::log_directory::LogDirectory;
 use super::partition_log::{LogImage, LogSettings, PartitionLog};
 use super::position::{LeaderEpoch, LogId, Offset};
-use super::power_cut_test::{CACHE, HOUSEKEEPING, JOURNAL, SETTINGS};
+use super::power_cut_history::{CACHE, HOUSEKEEPING, JOURNAL, SETTINGS};
 use super::recovery::{RecoveredCore, recover};
 use super::segment::segment_file_name;
 use crate::log::chunk_cache::ChunkCache;

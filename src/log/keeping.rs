@@ -215,24 +215,13 @@ impl PartitionLog {
             return self.healthy().map(|()| false);
         }
         // The end of a background write would move what is cut here.
-        self.writing_ended().await;
+        self.wait_until(|state| !state.writing).await;
         self.settle();
         self.mark.cut_direct(segment, position);
         for base_offset in self.cut_memory(place, &tail) {
             self.remove_segment_files(base_offset).await;
         }
         Ok(true)
-    }
-
-    /// Waits until no background write and no sealing is under way.
-    async fn writing_ended(&self) {
-        loop {
-            let ended = self.rolled.raised();
-            if !self.state.borrow().writing {
-                break;
-            }
-            ended.await;
-        }
     }
 
     /// Records the entries of a cut in one turn: no checkpoint comes between them.
@@ -250,6 +239,17 @@ impl PartitionLog {
         });
         self.state.borrow_mut().pending_cut = Some(PendingCut { place, producers });
         recorded
+    }
+
+    /// Waits for rolls and background writes.
+    async fn wait_until(&self, is_so: impl Fn(&LogState) -> bool) {
+        loop {
+            let ended = self.rolled.raised();
+            if is_so(&self.state.borrow()) {
+                return;
+            }
+            ended.await;
+        }
     }
 
     /// The bytes of a segment before `position` in its block.
@@ -326,9 +326,10 @@ impl PartitionLog {
         if recorded.await.is_none() || self.journal.told().await.is_none() {
             return Ok(());
         }
-        // What is under way still uses names in the directory.
         let _quiet = self.stop_compaction().await;
-        self.writing_ended().await;
+        // Neither a roll nor a seal under way may find its files gone, or leave one behind.
+        self.wait_until(|state| !state.writing && !state.rolling)
+            .await;
         let delay_ms = self.settings().file_delete_delay_ms;
         let pool = &self.home.pool;
         pool.retire_log(&self.directory_name(), delay_ms).await

@@ -214,6 +214,12 @@ impl LogDirectory {
         self.home.pool.ready_bytes()
     }
 
+    /// Segments since the start that got a recycled file.
+    #[must_use]
+    pub fn recycled_segments(&self) -> u64 {
+        self.home.pool.taken()
+    }
+
     /// Asks for a checkpoint soon.
     pub fn ask_for_checkpoint(&self) {
         self.checkpoint_asked.set(true);

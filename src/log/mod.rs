@@ -33,7 +33,9 @@
 //!    bytes of the segments, then the file itself, by rename. Only then are journal files reused.
 //! 7. A segment's file and both its directories are synced before an entry names it. Segment ids
 //!    are random: an entry never speaks of another file with the same name. A file is recycled only
-//!    when nobody holds it open.
+//!    when nobody holds it open who would serve what is read: a segment knows its open file as long
+//!    as it is in use, also when it is sealed or goes cold. (The scrubber opens files of its own, and
+//!    believes what it read only if the segment is still there.)
 //! 8. A start writes a new generation of checkpoints with new epochs and switches by one rename;
 //!    until then nothing recovery wrote differs from what it would write again. A clean stop ends
 //!    with a checkpoint that closes its epoch: the journal takes nothing after its cut, so the next
@@ -44,9 +46,11 @@
 //!    before. It need not be told: all extents in the old segments were complete when their sealing
 //!    was, and the group of the swap says so itself.
 //! 10. A group that was acknowledged and does not verify is damage, not the end. If its entries can
-//!     be told apart, the logs they name are offline; otherwise every log of that core for which no
-//!     later entry shows that nothing is missing. The others are served; `repair.rs` cuts on an
-//!     operator's word.
+//!     be told apart, the logs they name are offline, but for what proves itself: batches by their
+//!     checksums and the leader's epoch, a swap by its whole file. Otherwise it is every log of that
+//!     core for which no later entry shows that nothing is missing. No later entry shows that no swap
+//!     is: so recovery writes nothing into a file that may have been swapped in, and the log is
+//!     offline. The others are served; `repair.rs` cuts on an operator's word.
 //! 11. What a log remembers of its producers follows from its entries alone. So the entries right
 //!     before a truncation's carry what was found below the cut of producers whose remembered batches
 //!     lie behind it; they are recorded in the same turn, and count only with the truncation.
@@ -115,6 +119,18 @@ mod compaction_test;
 #[cfg(all(test, feature = "sim"))]
 mod power_cut_compaction;
 #[cfg(all(test, feature = "sim"))]
+mod power_cut_damage;
+#[cfg(all(test, feature = "sim"))]
+mod power_cut_history;
+#[cfg(all(test, feature = "sim"))]
+mod power_cut_model;
+#[cfg(all(test, feature = "sim"))]
+mod power_cut_recycling;
+#[cfg(all(test, feature = "sim"))]
+mod power_cut_repair;
+#[cfg(all(test, feature = "sim"))]
 mod power_cut_test;
+#[cfg(all(test, feature = "sim"))]
+mod power_cut_workload;
 #[cfg(all(test, feature = "sim"))]
 mod truncation_test;

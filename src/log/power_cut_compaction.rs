@@ -10,7 +10,9 @@ use super::compaction::CompactionSettings;
 use super::log_directory::LogDirectory;
 use super::partition_log::{LogError, LogSettings, PartitionLog};
 use super::position::{LogId, Offset};
-use super::power_cut_test::{ModelLog, SETTINGS, Verdict, joined, log_id, pick, random_below};
+use super::power_cut_history::SETTINGS;
+use super::power_cut_model::{ModelLog, Verdict, joined};
+use super::power_cut_workload::{log_id, pick, random_below};
 use crate::runtime::random::random_u64;
 use crate::wire::record::Records;
 use crate::wire::record_batch::{BatchHeader, BatchView, HEADER_BYTES};
@@ -76,7 +78,7 @@ pub(super) async fn compact_somewhere(directories: &[Rc<LogDirectory>], first_ne
     }
 }
 
-async fn compact(log: &Rc<PartitionLog>) {
+pub(super) async fn compact(log: &Rc<PartitionLog>) {
     let memory_bytes = [0, 1 << 16][random_below(2) as usize];
     let cleaner = Cleaner::new(memory_bytes, DECOMPRESSED_MAX_BYTES, 0);
     match log.compact(log.flushed_offset(), &cleaner).await {

@@ -248,7 +248,12 @@ fn replay_core(
             if !acknowledged || is_planted(Breach::BadMiddleIsEnd) {
                 break;
             }
-            lose_group(&mut replay, files, sequence, groups.get(&sequence))?;
+            lose_group(
+                &mut replay,
+                directory,
+                files,
+                (sequence, groups.get(&sequence)),
+            )?;
             predecessor = None;
             continue;
         };
@@ -276,9 +281,9 @@ fn replay_core(
 
 fn lose_group(
     replay: &mut Replay,
+    directory: &Path,
     files: &[JournalFile],
-    sequence: u64,
-    group: Option<&FoundGroup>,
+    (sequence, group): (u64, Option<&FoundGroup>),
 ) -> Result<(), RecoveryError> {
     let body = match group {
         Some(group) => read_body(files, group)?,
@@ -289,8 +294,9 @@ fn lose_group(
         sequence,
         "a journal group that was acknowledged cannot be read"
     );
-    replay.lose_group(sequence, entries.as_deref());
-    Ok(())
+    replay
+        .lose_group(directory, sequence, entries.as_deref())
+        .map_err(at(directory))
 }
 
 fn read_body(files: &[JournalFile], group: &FoundGroup) -> Result<Vec<u8>, RecoveryError> {

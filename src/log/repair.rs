@@ -6,9 +6,10 @@
 use std::io;
 use std::path::Path;
 
+use super::index::IndexFile;
 use super::partition_log::{CutPlace, LogImage};
 use super::position::{BytePosition, Offset};
-use super::segment::{SegmentImage, segment_file_name};
+use super::segment::{SegmentImage, index_file_name, segment_file_name};
 use crate::runtime::startup;
 use crate::wire::record_batch::{BatchHeader, BatchView, HEADER_BYTES};
 
@@ -41,10 +42,17 @@ pub(super) fn repair(image: &mut LogImage, data_directory: &Path) -> io::Result<
     let size = |image: &LogImage| image.segments.iter().map(|s| s.size_bytes).sum::<u64>();
     let before = size(image);
     let mut expected = image.segments.first().map_or(image.end, |s| s.base_offset);
-    for segment in image.segments.clone() {
-        let path = data_directory
-            .join(&image.directory)
-            .join(segment_file_name(segment.base_offset));
+    let directory = data_directory.join(&image.directory);
+    let mut index = 0;
+    while let Some(segment) = image.segments.get(index).cloned() {
+        let path = directory.join(segment_file_name(segment.base_offset));
+        if let Some((size_bytes, end)) = other_whole_file(&path, &segment, expected)?
+            && take_swapped_in(image, &directory, index, (size_bytes, end))?
+        {
+            expected = end;
+            index += 1;
+            continue;
+        }
         let (position, end) = good_part(&path, &segment, expected)?;
         expected = end;
         if position < segment.size_bytes {
@@ -56,6 +64,7 @@ pub(super) fn repair(image: &mut LogImage, data_directory: &Path) -> io::Result<
             image.cut(place).expect("a place within the log");
             break;
         }
+        index += 1;
     }
     Ok(Some(Repair {
         directory: image.directory.clone(),
@@ -63,12 +72,81 @@ pub(super) fn repair(image: &mut LogImage, data_directory: &Path) -> io::Result<
         start: image.start,
         end: image.end,
         known_end,
-        cut_bytes: before - size(image),
+        cut_bytes: before.saturating_sub(size(image)),
     }))
 }
 
+/// Size and next offset of a file that consists of whole batches and is not as long as its segment
+/// should be.
+pub(super) fn other_whole_file(
+    path: &Path,
+    segment: &SegmentImage,
+    expected: Offset,
+) -> io::Result<Option<(u64, Offset)>> {
+    let found = startup::file_len(path)?;
+    let Some(size_bytes) = found.filter(|found| *found != segment.size_bytes) else {
+        return Ok(None);
+    };
+    let whole = SegmentImage {
+        size_bytes,
+        index: None,
+        ..*segment
+    };
+    let (position, end) = good_part(path, &whole, expected)?;
+    Ok((position == size_bytes).then_some((size_bytes, end)))
+}
+
+/// Takes a whole file with other batches than the segment's for one that was swapped in by an entry
+/// that is lost, if the index beside it says so or it cannot be what is left of the segment: it is
+/// longer, or reaches into later segments. Those it reaches into, and those behind it that are gone,
+/// are the ones it replaced.
+fn take_swapped_in(
+    image: &mut LogImage,
+    directory: &Path,
+    index: usize,
+    (size_bytes, end): (u64, Offset),
+) -> io::Result<bool> {
+    let segment = &image.segments[index];
+    let Some(next) = image.segments.get(index + 1) else {
+        return Ok(false);
+    };
+    let newest = image.segments.last().map_or(end, |last| last.base_offset);
+    let named = index_beside(directory, segment.base_offset)?
+        .filter(|file| file.size_bytes == size_bytes && file.segment != segment.id);
+    let is_other = size_bytes > segment.size_bytes || next.base_offset < end || named.is_some();
+    if newest < end || !is_other {
+        return Ok(false);
+    }
+    let mut largest_ms = image.segments[index].largest_timestamp_ms;
+    while index + 2 < image.segments.len() {
+        let next = &image.segments[index + 1];
+        let path = directory.join(segment_file_name(next.base_offset));
+        if next.base_offset >= end && startup::exists(&path)? {
+            break;
+        }
+        largest_ms = largest_ms.max(next.largest_timestamp_ms);
+        image.segments.remove(index + 1);
+    }
+    let segment = &mut image.segments[index];
+    segment.id = named.map_or(segment.id, |file| file.segment);
+    segment.size_bytes = size_bytes;
+    segment.sealed = true;
+    segment.largest_timestamp_ms = largest_ms;
+    segment.index = None;
+    Ok(true)
+}
+
+fn index_beside(directory: &Path, base_offset: Offset) -> io::Result<Option<IndexFile>> {
+    let path = directory.join(index_file_name(base_offset));
+    if !startup::exists(&path)? {
+        return Ok(None);
+    }
+    let bytes = startup::read_file(&path, IndexFile::MOST_BYTES as u64)?;
+    Ok(IndexFile::decode(&bytes, base_offset).ok())
+}
+
 /// How far the batches of a segment verify: the position, and the offset that follows.
-fn good_part(
+pub(super) fn good_part(
     path: &Path,
     segment: &SegmentImage,
     expected: Offset,

@@ -11,11 +11,12 @@ use std::path::{Path, PathBuf};
 use super::entry::{Entry, named_batches};
 use super::index::{MOST_ENTRIES, SparseIndex};
 use super::partition_log::{CutPlace, LogImage};
-use super::position::{BytePosition, LogId, Offset, SegmentId};
+use super::position::{BytePosition, LeaderEpoch, LogId, Offset, SegmentId};
 use super::producer_state::ProducerState;
 use super::redo::Redo;
+use super::repair::good_part;
 use super::segment::{NO_TIMESTAMP_MS, SegmentImage, segment_file_name};
-use super::swap::Swap;
+use super::swap::{Swap, cleaned_file_name};
 use crate::runtime::breach::{Breach, is_planted};
 use crate::runtime::buffer::BLOCK_BYTES;
 use crate::runtime::startup;
@@ -36,6 +37,9 @@ pub(super) struct ReplayedLog {
     doubt: Option<u64>,
     /// What was found of producers below a cut whose own entry is still to come.
     found_producers: ProducerState,
+    /// There was such a group, whatever later entries have shown: they do not tell whether a swap
+    /// was in it.
+    pub(super) may_lack_swap: bool,
 }
 
 /// The logs of one core of a directory.
@@ -182,7 +186,12 @@ impl Replay {
     /// Goes on without group `sequence`, which was acknowledged and is damaged. If its entries can
     /// be told apart, only the logs they name have lost something; otherwise every log has, unless
     /// a later entry shows that nothing is missing.
-    pub(super) fn lose_group(&mut self, sequence: u64, entries: Option<&[Entry<'_>]>) {
+    pub(super) fn lose_group(
+        &mut self,
+        directory: &Path,
+        sequence: u64,
+        entries: Option<&[Entry<'_>]>,
+    ) -> io::Result<()> {
         let known = entries.filter(|entries| {
             entries
                 .iter()
@@ -192,16 +201,18 @@ impl Replay {
             Some(entries) => {
                 for entry in entries {
                     if let Some(log) = self.logs.get_mut(&entry.log()) {
-                        log.apply_doubtful(entry, sequence);
+                        log.apply_doubtful(directory, entry, sequence)?;
                     }
                 }
             }
             None => {
                 for log in self.logs.values_mut() {
                     log.doubt.get_or_insert(sequence);
+                    log.may_lack_swap = true;
                 }
             }
         }
+        Ok(())
     }
 
     /// Settles what is still in doubt when the journal has ended.
@@ -286,6 +297,7 @@ impl ReplayedLog {
             swapped: Vec::new(),
             doubt: None,
             found_producers: ProducerState::default(),
+            may_lack_swap: false,
         }
     }
 
@@ -295,6 +307,7 @@ impl ReplayedLog {
 
     fn lose(&mut self, sequence: u64) {
         let end = self.image.end;
+        self.may_lack_swap = true;
         self.damage(format!(
             "journal group {sequence} was acknowledged but cannot be read: records from offset {end} on may be lost"
         ));
@@ -358,7 +371,12 @@ impl ReplayedLog {
     }
 
     /// Applies an entry of a damaged group as far as it proves itself.
-    fn apply_doubtful(&mut self, entry: &Entry<'_>, sequence: u64) {
+    fn apply_doubtful(
+        &mut self,
+        directory: &Path,
+        entry: &Entry<'_>,
+        sequence: u64,
+    ) -> io::Result<()> {
         let proven = match entry {
             Entry::Append {
                 segment,
@@ -367,15 +385,56 @@ impl ReplayedLog {
                 ..
             } => {
                 let size = self.segment(*segment).map(|segment| segment.size_bytes);
-                size == Some(*position) && are_batches(bytes)
+                size == Some(*position) && are_batches(bytes, self.image.epochs.latest())
+            }
+            Entry::Swap { swap, .. } => {
+                let proven = self.proven_swap(directory, swap)?;
+                proven.inspect(|swap| self.swap(swap)).is_some()
             }
             _ => false,
         };
-        if proven {
-            self.apply(entry);
-        } else {
-            self.lose(sequence);
+        match entry {
+            Entry::Append { .. } if proven => self.apply(entry),
+            _ if proven => {}
+            _ => self.lose(sequence),
         }
+        Ok(())
+    }
+
+    /// A swap out of a damaged group, if the new segment's file is whole: with what the file and the
+    /// old segments say, and compaction as far as it was before.
+    fn proven_swap(&self, directory: &Path, swap: &Swap) -> io::Result<Option<Swap>> {
+        let is_old = |segment: &&SegmentImage| swap.old.contains(&segment.id);
+        let old: Vec<&SegmentImage> = self.image.segments.iter().filter(is_old).collect();
+        let (Some(first), Some(last)) = (old.first(), old.last()) else {
+            return Ok(None);
+        };
+        let mut segments = self.image.segments.iter();
+        segments.find(|segment| segment.id == last.id);
+        let end = segments
+            .next()
+            .map_or(self.image.end, |next| next.base_offset);
+        let own = directory.join(&self.image.directory);
+        let cleaned = own.join(cleaned_file_name(swap.base_offset, swap.segment));
+        let path = if startup::exists(&cleaned)? {
+            cleaned
+        } else {
+            own.join(segment_file_name(swap.base_offset))
+        };
+        let swap = Swap {
+            largest_timestamp_ms: largest_timestamp_ms(&old),
+            first_timestamp_ms: first.first_timestamp_ms,
+            progress: self.image.compaction,
+            ..swap.clone()
+        };
+        let is_whole = old.iter().map(|old| old.id).eq(swap.old.iter().copied())
+            && first.base_offset == swap.base_offset
+            && startup::file_len(&path)? == Some(swap.size_bytes)
+            && {
+                let (position, next) = good_part(&path, &swap.image(), swap.base_offset)?;
+                position == swap.size_bytes && next <= end
+            };
+        Ok(is_whole.then_some(swap))
     }
 
     fn segment(&self, id: SegmentId) -> Option<&SegmentImage> {
@@ -549,14 +608,23 @@ impl ReplayedLog {
     }
 }
 
-/// Whether these bytes are whole batches that their checksums confirm, one behind the other.
-fn are_batches(bytes: &[u8]) -> bool {
+fn largest_timestamp_ms(segments: &[&SegmentImage]) -> i64 {
+    let timestamps = segments.iter().map(|segment| segment.largest_timestamp_ms);
+    timestamps.max().unwrap_or(NO_TIMESTAMP_MS)
+}
+
+/// Whether these bytes are whole batches that their checksums confirm, one behind the other, of the
+/// leader that wrote last: its epoch is not under the checksum.
+fn are_batches(bytes: &[u8], epoch: Option<LeaderEpoch>) -> bool {
     let mut rest = bytes;
     while rest.len() >= HEADER_BYTES {
         if !batch_verifies(rest) {
             return false;
         }
         let batch = BatchView::parse(rest).expect("just verified");
+        if Some(LeaderEpoch(batch.header().partition_leader_epoch)) != epoch {
+            return false;
+        }
         rest = &rest[batch.bytes().len()..];
     }
     rest.is_empty()

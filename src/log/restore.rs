@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::partition_log::LogImage;
 use super::position::Offset;
+use super::repair::other_whole_file;
 use super::replay::{Replay, ReplayedLog};
 use super::segment::{SegmentImage, index_file_name, segment_file_name};
 use super::segment_pool::is_deleted_name;
@@ -159,6 +160,13 @@ impl Restored {
     }
 }
 
+fn not_its_own(path: &Path) -> String {
+    format!(
+        "{} is not what the journal knows: the entry that replaced it is lost",
+        path.display()
+    )
+}
+
 impl ReplayedLog {
     fn segment_path(&self, directory: &Path, segment: &SegmentImage) -> PathBuf {
         directory
@@ -185,6 +193,16 @@ impl ReplayedLog {
                 self.damage(format!("{} is missing", path.display()));
                 continue;
             }
+            if self.is_swapped_in(&path, segment)? {
+                self.damage(not_its_own(&path));
+                continue;
+            }
+            let found = startup::file_len(&path)?.unwrap_or(0);
+            if found < pieces[0].position {
+                // With the pieces in it, it would look whole.
+                self.damage(format!("{} has only {found} bytes", path.display()));
+                continue;
+            }
             let file = startup::File::open(&path)?;
             for piece in pieces {
                 file.write_at(piece.position, &piece.bytes)?;
@@ -207,8 +225,23 @@ impl ReplayedLog {
                     "{} has {found} bytes of {promised}",
                     path.display()
                 ));
+            } else if self.is_swapped_in(&path, segment)? {
+                self.damage(not_its_own(&path));
             }
         }
         Ok(())
+    }
+
+    /// Whether a file was swapped in by an entry that is lost. Only sealed segments are swapped, and
+    /// their files end where they do; of another one the file's end is no batch's, or that of the
+    /// segment.
+    fn is_swapped_in(&self, path: &Path, segment: &SegmentImage) -> io::Result<bool> {
+        let is_last = self.image.segments.last() == Some(segment);
+        if !self.may_lack_swap || is_last {
+            return Ok(false);
+        }
+        let other = other_whole_file(path, segment, segment.base_offset)?;
+        // Of an empty file nothing can be lost.
+        Ok(other.is_some_and(|(size_bytes, _)| size_bytes > 0))
     }
 }

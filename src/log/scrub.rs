@@ -442,7 +442,7 @@ mod simulation {
     use crate::log::chunk_cache::ChunkCache;
     use crate::log::partition_log::LogError;
     use crate::log::position::{LeaderEpoch, LogId};
-    use crate::log::power_cut_test::{CACHE, HOUSEKEEPING, JOURNAL, SETTINGS};
+    use crate::log::power_cut_history::{CACHE, HOUSEKEEPING, JOURNAL, SETTINGS};
     use crate::log::recovery::recover;
     use crate::runtime::sim::disk_model::DiskModel;
     use crate::runtime::sim::world::World;

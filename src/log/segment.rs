@@ -154,11 +154,19 @@ impl Segment {
         self.file.is_none() && self.chunks.is_empty() && (!self.sealed || self.index.is_none())
     }
 
-    /// Lets go of memory and descriptor; the bytes of the chunks. All of it is stored.
+    /// Gives the descriptor back, unless somebody reads by it: as long as they do it stays known, so
+    /// that the file is not recycled under them.
+    pub(super) fn close_file(&mut self) {
+        if self.file.as_ref().is_some_and(|file| !file.is_shared()) {
+            self.file = None;
+        }
+    }
+
+    /// Lets go of memory and, unless it is in use, of the descriptor; the bytes of the chunks. All of it is stored.
     pub(super) fn cool_down(&mut self) -> usize {
         let memory = self.chunks.memory_bytes();
         self.chunks = Chunks::default();
-        self.file = None;
+        self.close_file();
         self.allocated = 0;
         if self.sealed {
             self.index = None;

@@ -39,6 +39,9 @@ pub struct PoolLimits {
     pub total_bytes: u64,
     /// The smallest file worth keeping.
     pub least_file_bytes: u64,
+    /// A segment that has grown to this belongs to a log with a large flow: it gets blocks ahead
+    /// whatever the size of its batches, and its successor a recycled file.
+    pub busy_segment_bytes: u64,
 }
 
 /// How the directories of deleted logs end; those of logs end with a number.
@@ -84,6 +87,7 @@ pub(super) struct SegmentPool {
     retired: RefCell<VecDeque<Retired>>,
     ready: RefCell<VecDeque<Recycled>>,
     ready_bytes: Cell<u64>,
+    taken: Cell<u64>,
     next: Cell<u64>,
     work: Signal,
     stopped: Cell<bool>,
@@ -120,6 +124,7 @@ impl SegmentPool {
             retired: RefCell::new(deleted.collect()),
             ready_bytes: Cell::new(ready.iter().map(|file| file.size_bytes).sum()),
             ready: RefCell::new(ready),
+            taken: Cell::new(0),
             next: Cell::new(0),
             work: Signal::default(),
             stopped: Cell::new(false),
@@ -128,6 +133,16 @@ impl SegmentPool {
         });
         spawn(Queue::Background, pool.clone().run());
         pool
+    }
+
+    /// Its sizes.
+    pub(super) fn limits(&self) -> &PoolLimits {
+        &self.limits
+    }
+
+    /// Files that were given to new segments.
+    pub(super) fn taken(&self) -> u64 {
+        self.taken.get()
     }
 
     /// Bytes of the files that wait to become segments.
@@ -185,6 +200,12 @@ impl SegmentPool {
 
     /// A file for a new segment, if one is ready.
     pub(super) fn take(&self) -> Option<Recycled> {
+        let file = self.next_ready()?;
+        self.taken.set(self.taken.get() + 1);
+        Some(file)
+    }
+
+    fn next_ready(&self) -> Option<Recycled> {
         let taken = self.ready.borrow_mut().pop_front()?;
         self.ready_bytes
             .set(self.ready_bytes.get() - taken.size_bytes);
@@ -194,7 +215,7 @@ impl SegmentPool {
     /// Gives the space of the pool back: the disk is full.
     pub(super) async fn empty(&self) {
         self.end_delays();
-        while let Some(file) = self.take() {
+        while let Some(file) = self.next_ready() {
             remove_file(&file.path).await;
         }
     }

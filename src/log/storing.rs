@@ -40,9 +40,7 @@ impl PartitionLog {
             self.mark.set_partial_write(None);
             self.end_writing();
             self.keep_pace(length).await;
-            if let Err(error) = executed {
-                return Err(self.not_stored("writing a segment", &error));
-            }
+            self.stored("writing a segment", executed)?;
         }
         Ok(())
     }
@@ -145,6 +143,9 @@ impl PartitionLog {
                 Err(error) => Err(error),
             };
             if let Err(error) = synced {
+                if self.is_deleted() {
+                    return Ok(());
+                }
                 return Err(self.fail_directory("flushing a segment", &error));
             }
         }
@@ -156,9 +157,7 @@ impl PartitionLog {
             self.state.borrow_mut().writing = true;
             let sealed = self.seal(segment).await;
             self.end_writing();
-            if let Err(error) = sealed {
-                return Err(self.not_stored("sealing a segment", &error));
-            }
+            self.stored("sealing a segment", sealed)?;
         }
         Ok(())
     }
@@ -249,23 +248,28 @@ impl PartitionLog {
             let path = self.directory().join(index_file_name(base_offset));
             small_file::replace(&path, &index).await?;
         }
+        drop(file);
         if let Some(found) = self.state.borrow_mut().segment_mut(segment) {
             found.sealed = true;
             found.unsynced = false;
             found.index = None;
-            found.file = None;
+            found.close_file();
         }
         Ok(())
     }
 
     /// A full disk refuses blocks and keeps the rest: the journal holds the bytes until there is
-    /// space.
-    fn not_stored(&self, doing: &str, error: &io::Error) -> LogError {
-        if is_out_of_space(error) {
-            LogError::NoSpace
-        } else {
-            self.fail_directory(doing, error)
+    /// space. Of a log deleted meanwhile nothing is missed.
+    fn stored(&self, doing: &str, outcome: io::Result<()>) -> Result<(), LogError> {
+        match outcome {
+            Err(error) if is_out_of_space(&error) => Err(LogError::NoSpace),
+            Err(error) if !self.is_deleted() => Err(self.fail_directory(doing, &error)),
+            _ => Ok(()),
         }
+    }
+
+    fn is_deleted(&self) -> bool {
+        matches!(self.healthy(), Err(LogError::Deleted))
     }
 
     /// A failed write to a segment is the directory's failure: nothing in it can be trusted to

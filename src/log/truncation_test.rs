@@ -10,7 +10,7 @@ use super::chunk_cache::ChunkCache;
 use super::log_directory::LogDirectory;
 use super::partition_log::{LogImage, LogSettings, PartitionLog};
 use super::position::{LeaderEpoch, LogId, Offset};
-use super::power_cut_test::{CACHE, HOUSEKEEPING, JOURNAL, SETTINGS};
+use super::power_cut_history::{CACHE, HOUSEKEEPING, JOURNAL, SETTINGS};
 use super::producer_state::{ProducerState, SequenceCheck};
 use super::recovery::{RecoveredCore, recover};
 use crate::runtime::clock;

@@ -64,6 +64,8 @@ pub struct DiskModel {
     cut_at_event: Option<u64>,
     /// So many durable writes outside of journals until one is interrupted.
     extents_to_cut: Option<u64>,
+    /// So many removals of segments until the power goes out.
+    removals_to_cut: Option<u64>,
     cut: bool,
     durable_writes: u64,
     written_bytes: u64,
@@ -112,8 +114,15 @@ impl DiskModel {
         self.extents_to_cut = Some(extents);
     }
 
+    /// Cuts the power soon after that many more segments were removed: what nobody says yet is
+    /// gone must not be missed then.
+    pub fn cut_after_removal(&mut self, removals: u64) {
+        self.removals_to_cut = Some(removals);
+    }
+
     /// Never mind the cut.
     pub fn keep_power(&mut self) {
+        self.removals_to_cut = None;
         self.extents_to_cut = None;
         self.cut_at_event = None;
     }
@@ -282,6 +291,12 @@ impl DiskModel {
             return Err(missing(path));
         }
         self.change(parent_of(path), NameChange::Remove(path.into()));
+        if path.extension().is_some_and(|kind| kind == "log") {
+            match self.removals_to_cut.take() {
+                Some(0) => self.cut_at_event = Some(self.events + 1),
+                left => self.removals_to_cut = left.map(|left| left - 1),
+            }
+        }
         Ok(())
     }
 
@@ -465,6 +480,7 @@ impl DiskModel {
     fn restart(&mut self) {
         self.cut = false;
         self.extents_to_cut = None;
+        self.removals_to_cut = None;
         self.cut_at_event = None;
         self.events = 0;
     }
