@@ -18,7 +18,6 @@ use crate::cluster::image::MetadataImage;
 use crate::cluster::record::MetadataRecord;
 use crate::config::broker::BrokerConfig;
 use crate::config::derived::{BUSY_SEGMENT_BYTES, DerivedLimits, POOLED_FILE_MIN_BYTES};
-use crate::config::kind::CoreSelection;
 use crate::log::chunk_cache::{CacheLimits, ChunkCache};
 use crate::log::data_directory::{self, DataDirectories, DataDirectory};
 use crate::log::journal::JournalLimits;
@@ -34,9 +33,11 @@ use crate::net::net_metrics::NetMetrics;
 use crate::observe::metrics::MetricPage;
 use crate::partition::replica::Replica;
 use crate::runtime::clock;
+use crate::runtime::control_group;
 use crate::runtime::core_id::CoreId;
 use crate::runtime::executor::{CorePlan, Queue, spawn, start_cores};
 use crate::runtime::host;
+use crate::runtime::host_tree::HostTree;
 use crate::runtime::mesh::{Inbox, InboxSender, MeshPort, inbox, mesh};
 use crate::runtime::socket::Listener;
 use crate::shard::controller_service::ControllerService;
@@ -48,6 +49,8 @@ use crate::shard::metadata_snapshot::Snapshot;
 use crate::shard::placement;
 use crate::shard::replica_manager::{ReplicaManager, ReplicaSettings};
 use crate::shard::router::{Router, RouterPorts};
+use crate::tuning::core_selection::{self, Offer};
+use crate::tuning::topology::Topology;
 
 /// How long requests in flight may take to be answered at a stop.
 const STOP_GRACE: Duration = Duration::from_secs(10);
@@ -162,34 +165,17 @@ pub fn run(config: BrokerConfig, ready: impl FnOnce(SocketAddr)) -> Result<(), B
 
 /// The CPUs that serve, and the sentence that says why these.
 fn choose_cpus(config: &BrokerConfig) -> Result<Vec<usize>, BrokerError> {
+    let tree = HostTree::new(Path::new("/"));
     let usable = host::usable_cpus();
-    let quota = host::cpu_quota();
-    let granted = quota.map_or(usable.len(), |quota| (quota.ceil() as usize).max(1));
-    let cpus: Vec<usize> = match &config.cores.list {
-        CoreSelection::Auto => usable.iter().copied().take(granted).collect(),
-        CoreSelection::Count(count) => {
-            let count = usize::from(*count);
-            if count > usable.len() && config.cores.pin {
-                return Err(BrokerError(format!(
-                    "cores.list asks for {count} cores, this process may use {}: {usable:?}; \
-                     lower it, or set cores.pin=false",
-                    usable.len()
-                )));
-            }
-            (0..count)
-                .map(|index| usable[index % usable.len()])
-                .collect()
-        }
-        CoreSelection::List(list) => list.iter().map(|cpu| usize::from(*cpu)).collect(),
+    let quota = control_group::cpu_quota(&tree);
+    let topology = Topology::read(&tree, &usable);
+    let offer = Offer {
+        usable: &usable,
+        quota,
+        topology: &topology,
     };
-    if let Some(missing) = cpus
-        .iter()
-        .find(|cpu| config.cores.pin && !usable.contains(cpu))
-    {
-        return Err(BrokerError(format!(
-            "cores.list names core {missing}, this process may use {usable:?}"
-        )));
-    }
+    let cpus = core_selection::select(&config.cores, &offer).map_err(BrokerError)?;
+    let granted = offer.granted();
     if config.cores.spin_us > 0 && granted < cpus.len() {
         return Err(BrokerError(format!(
             "cores.spin_us={} with {} cores, but the control group grants {granted}: a spinning core \
@@ -208,7 +194,8 @@ fn choose_cpus(config: &BrokerConfig) -> Result<Vec<usize>, BrokerError> {
         .enumerate()
         .map(|(core, cpu)| format!("core {core} {pinned} CPU {cpu}"))
         .collect();
-    tracing::info!(usable = ?usable, quota, spin_us = config.cores.spin_us,
+    let nodes = topology.nodes_of(&cpus.iter().copied().collect());
+    tracing::info!(usable = ?usable, quota, numa_nodes = ?nodes, spin_us = config.cores.spin_us,
         "cores: {}", mapping.join(", "));
     Ok(cpus)
 }

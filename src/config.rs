@@ -14,6 +14,7 @@
 pub mod broker;
 pub mod derived;
 pub mod describe;
+pub mod disk_profile;
 mod kafka_refusals;
 pub mod kind;
 pub mod knob;

@@ -19,6 +19,9 @@ pub mod wire;
 
 pub mod runtime;
 
+#[cfg(not(feature = "sim"))]
+pub mod tuning;
+
 pub mod log;
 
 pub mod cluster;

@@ -17,6 +17,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("observe", &[]),
     ("wire", &[]),
     ("runtime", &["config", "observe"]),
+    ("tuning", &["runtime", "config"]),
     ("net", &["runtime", "wire", "observe", "config"]),
     ("log", &["runtime", "wire", "observe", "config"]),
     ("security", &["wire", "config"]),

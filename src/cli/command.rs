@@ -15,8 +15,9 @@ use super::produce::ProduceArguments;
 use super::repair::RepairArguments;
 use super::serve::ServeArguments;
 use super::topic::TopicCommand;
+use super::tune::TuneCommand;
 use super::{cluster, config, consume, inspect_checkpoint, inspect_index, inspect_journal};
-use super::{inspect_segment, output, produce, repair, serve, topic};
+use super::{inspect_segment, output, produce, repair, serve, topic, tune};
 
 /// A durable log broker for Linux that speaks Kafka's wire protocol, and its tools
 #[derive(Debug, Parser)]
@@ -61,8 +62,9 @@ enum Command {
     Quota(Anything),
     /// Transactions (not available yet)
     Transaction(Anything),
-    /// Host tuner and disk probe (not available yet)
-    Tune(Anything),
+    /// Looks at the host, changes it and changes it back; measures a disk
+    #[command(subcommand)]
+    Tune(TuneCommand),
     /// Live view in the terminal (not available yet)
     Top(Anything),
     Repair(RepairArguments),
@@ -122,7 +124,7 @@ fn dispatch(command: &Command) -> Result<(), Failure> {
         Command::User(_) => unavailable("user"),
         Command::Quota(_) => unavailable("quota"),
         Command::Transaction(_) => unavailable("transaction"),
-        Command::Tune(_) => unavailable("tune"),
+        Command::Tune(command) => tune::run(command),
         Command::Top(_) => unavailable("top"),
         Command::Repair(arguments) => repair::run(arguments),
     }
@@ -169,7 +171,6 @@ mod tests {
         for line in [
             "percolog group list --bootstrap x:1",
             "percolog acl",
-            "percolog tune check",
             "percolog top --help",
         ] {
             let failure = dispatch(&parse(line).expect(line)).expect_err(line);
@@ -194,6 +195,9 @@ mod tests {
             "percolog config set topic t",
             "percolog config set planet t k=v",
             "percolog cluster describe --timeout 0",
+            "percolog tune",
+            "percolog tune check --item nonsense",
+            "percolog tune disk --seconds 0",
         ] {
             let error = parse(line).expect_err(line);
             assert_eq!(error.exit_code(), 2, "{line}");

@@ -36,3 +36,5 @@ mod repair;
 pub mod serve;
 mod timestamp;
 mod topic;
+mod tune;
+mod tune_disk;

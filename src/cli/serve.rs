@@ -9,7 +9,10 @@ use super::failure::Failure;
 use super::output;
 use crate::broker;
 use crate::config::broker::BrokerConfig;
+use crate::config::disk_profile::{self, DiskSettings};
+use crate::config::problem::Problems;
 use crate::config::sources::Sources;
+use crate::runtime::startup;
 
 /// Runs a broker
 ///
@@ -48,13 +51,14 @@ pub(crate) fn run(arguments: &ServeArguments) -> Result<(), Failure> {
     let toml = read(arguments.config_file.as_deref())?;
     let kafka_properties = read(arguments.kafka_properties.as_deref())?;
     let flags = flags(arguments)?;
-    let config = BrokerConfig::load(&Sources {
+    let given = Sources {
+        disk: None,
         toml: toml.as_deref(),
         kafka_properties: kafka_properties.as_deref(),
         sets: &arguments.set,
         flags: &flags,
-    })
-    .map_err(|problems| Failure::Local(problems.to_string()))?;
+    };
+    let config = load(given)?;
     if arguments.print_config {
         return output::line(&config.print_config());
     }
@@ -66,7 +70,51 @@ pub(crate) fn run(arguments: &ServeArguments) -> Result<(), Failure> {
     .map_err(|error| Failure::Local(error.to_string()))
 }
 
-fn read(path: Option<&Path>) -> Result<Option<String>, Failure> {
+/// The settings given, over what the probes of their data directories' disks found.
+pub(super) fn load(given: Sources<'_>) -> Result<BrokerConfig, Failure> {
+    let refused = |problems: Problems| Failure::Local(problems.to_string());
+    let config = BrokerConfig::load(&given).map_err(refused)?;
+    let mut disk: Option<DiskSettings> = None;
+    for directory in &config.storage.data_dirs {
+        if let Some(found) = disk_settings(Path::new(directory))? {
+            disk = Some(disk.map_or(found, |known| known.with(&found)));
+        }
+    }
+    match disk {
+        None => Ok(config),
+        disk => BrokerConfig::load(&Sources { disk, ..given }).map_err(refused),
+    }
+}
+
+/// What the probe of a directory's disk found, if it was probed. Whether the directory can be used
+/// at all is found out later.
+fn disk_settings(directory: &Path) -> Result<Option<DiskSettings>, Failure> {
+    let path = directory.join(disk_profile::FILE_NAME);
+    let refused = |why: String| {
+        Failure::Local(format!(
+            "{}: {why}. Remove it to go back to the defaults, or run percolog tune disk \
+             --data-dir {} again",
+            path.display(),
+            directory.display()
+        ))
+    };
+    let bytes = match startup::read_file(&path, disk_profile::FILE_BYTES_MAX) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == std::io::ErrorKind::FileTooLarge => {
+            return Err(refused("it is too long for a disk profile".to_owned()));
+        }
+        Err(error) => {
+            if error.kind() != std::io::ErrorKind::NotFound {
+                output::note(&format!("{}: {error}: not used", path.display()));
+            }
+            return Ok(None);
+        }
+    };
+    let text = String::from_utf8(bytes).map_err(|_| refused("it is not text".to_owned()))?;
+    DiskSettings::parse(&text).map(Some).map_err(refused)
+}
+
+pub(super) fn read(path: Option<&Path>) -> Result<Option<String>, Failure> {
     let Some(path) = path else {
         return Ok(None);
     };
@@ -76,22 +124,23 @@ fn read(path: Option<&Path>) -> Result<Option<String>, Failure> {
     }
 }
 
+/// A data directory as a list of them can hold it.
+pub(super) fn directory_name(path: &Path) -> Result<&str, Failure> {
+    let name = path.to_str().filter(|name| !name.contains(','));
+    name.ok_or_else(|| {
+        Failure::Local(format!(
+            "--data-dir {}: the name must be UTF-8 without a comma",
+            path.display()
+        ))
+    })
+}
+
 /// The flags of their own, under the names of the settings they stand for.
 fn flags(arguments: &ServeArguments) -> Result<Vec<(&'static str, String)>, Failure> {
     let mut flags = Vec::new();
     if !arguments.data_dirs.is_empty() {
-        let mut names = Vec::new();
-        for directory in &arguments.data_dirs {
-            match directory.to_str() {
-                Some(name) if !name.contains(',') => names.push(name),
-                _ => {
-                    let name = directory.display();
-                    return Err(Failure::Local(format!(
-                        "--data-dir {name}: the name must be UTF-8 without a comma"
-                    )));
-                }
-            }
-        }
+        let names = arguments.data_dirs.iter().map(|path| directory_name(path));
+        let names: Vec<&str> = names.collect::<Result<_, _>>()?;
         flags.push(("storage.data_dirs", names.join(",")));
     }
     let single = [

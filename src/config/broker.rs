@@ -36,6 +36,10 @@ section! {
         list: CoreSelection = "auto", Kind::Cores, "", [];
         /// Whether every thread stays on its core.
         pin: bool = "true", Kind::Bool, "", [];
+        /// Physical cores, the first ones, that auto and a count leave to interrupts and others.
+        reserved: usize = "0", Kind::Int(0, 1023), "cores", [];
+        /// Whether auto and a count use every hyperthread of a core, or one of each.
+        hyperthreads: bool = "true", Kind::Bool, "", [];
         /// How long an idle core looks for work before it sleeps.
         spin_us: u32 = "0", Kind::Int(0, 1_000_000), "us", [];
     }
@@ -575,6 +579,7 @@ mod tests {
         ];
         let flags = [("limits.mailbox_messages", "16".to_string())];
         let sources = Sources {
+            disk: None,
             toml: Some(toml),
             kafka_properties: Some(properties),
             sets: &sets,

@@ -28,7 +28,7 @@ impl From<Source> for ConfigSource {
     fn from(source: Source) -> ConfigSource {
         match source {
             Source::Default => ConfigSource::Default,
-            Source::File | Source::KafkaProperties | Source::Set | Source::Flag => {
+            Source::Disk | Source::File | Source::KafkaProperties | Source::Set | Source::Flag => {
                 ConfigSource::StaticBroker
             }
             Source::DynamicDefault => ConfigSource::DynamicDefaultBroker,

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use super::disk_profile;
 use super::kind::{FromValue, Kind, Value};
 use super::problem::Problem;
 
@@ -47,6 +48,8 @@ impl Knob {
 pub enum Source {
     /// The table.
     Default,
+    /// What the probe of the disk found.
+    Disk,
     /// The TOML file.
     File,
     /// A file of Java properties, `--kafka-properties`.
@@ -67,6 +70,7 @@ impl Source {
     pub fn name(self) -> &'static str {
         match self {
             Source::Default => "default",
+            Source::Disk => disk_profile::FILE_NAME,
             Source::File => "file",
             Source::KafkaProperties => "kafka-properties",
             Source::Set => "--set",

@@ -1,6 +1,7 @@
 //! Where settings come from: a TOML file, a file of Java properties, `--set`, flags.
 
 use super::broker::kafka_listener;
+use super::disk_profile::{DiskSettings, FILE_NAME};
 use super::kafka_refusals;
 use super::kind::Kind;
 use super::knob::{Settings, Source};
@@ -10,6 +11,8 @@ use super::topic;
 /// The texts a configuration is made of; later ones win over earlier ones.
 #[derive(Clone, Debug, Default)]
 pub struct Sources<'a> {
+    /// What the data directories say about their disks.
+    pub disk: Option<DiskSettings>,
     /// Content of the TOML file.
     pub toml: Option<&'a str>,
     /// Content of a file in the syntax of Java properties, Kafka's `server.properties`.
@@ -23,6 +26,11 @@ pub struct Sources<'a> {
 /// Sets what the sources say and returns what was refused.
 pub(super) fn apply(sources: &Sources<'_>, settings: &mut Settings) -> Vec<Problem> {
     let mut problems = Vec::new();
+    for (name, value) in sources.disk.iter().flat_map(DiskSettings::entries) {
+        let name = format!("storage.{name}");
+        let set = settings.set(&name, &value.to_string(), Source::Disk);
+        problems.extend(set.map_err(|why| Problem::refused(FILE_NAME, why)).err());
+    }
     if let Some(text) = sources.toml {
         let entries = toml_entries(text, settings, &mut problems);
         apply_entries(entries, Source::File, settings, &mut problems);

@@ -19,8 +19,16 @@ pub const FORMAT_VERSION: u32 = 1;
 
 const FORMAT_FILE: &str = "percolog.format";
 const MOST_FORMAT_BYTES: u64 = 4096;
-/// Names that may lie in a fresh directory: what file systems put there, and our own lock.
-const HARMLESS: [&str; 3] = ["lost+found", ".lock", "percolog.tmp"];
+/// Names that may lie in a fresh directory: what file systems put there, our own lock, and what the
+/// probe of the disk leaves there.
+const HARMLESS: [&str; 6] = [
+    "lost+found",
+    ".lock",
+    "percolog.tmp",
+    "percolog.disk",
+    "percolog.disk.tmp",
+    "percolog.probe",
+];
 
 /// Why a data directory is not used.
 #[derive(Debug, thiserror::Error)]
@@ -268,6 +276,17 @@ fn open_one(
         directory_id: Some(directory_id),
         offline: None,
         _lock: Some(lock),
+    })
+}
+
+/// Locks a directory for work on its disk: one that a broker formatted, or one that it would take.
+pub fn hold_or_claim(path: &Path) -> Result<DirLock, DirectoryError> {
+    let access = |error| access(path, error);
+    startup::create_dir_all(path).map_err(access)?;
+    read_format(path)?;
+    startup::lock_dir(path).map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock => DirectoryError::Locked(path.into()),
+        _ => access(error),
     })
 }
 

@@ -10,18 +10,26 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use io_uring::{IoUring, Probe, opcode};
+use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
 use rustix::process::{Resource, Rlimit};
 
 use super::buffer::{AppendBuf, BLOCK_BYTES};
 
 /// Oldest kernel with everything used here (SINGLE_ISSUER is 6.0, long-term support begins at 6.1).
-const KERNEL_NEEDED: (u32, u32) = (6, 1);
+pub const KERNEL_NEEDED: (u32, u32) = (6, 1);
 /// glommio refuses to start a core below this.
-const MEMLOCK_FLOOR_BYTES: u64 = 512 * 1024;
+pub const MEMLOCK_FLOOR_BYTES: u64 = 512 * 1024;
 /// What glommio pins per core: three rings with 64 KiB each.
-const MEMLOCK_PER_CORE_BYTES: u64 = 3 * 64 * 1024;
+pub const MEMLOCK_PER_CORE_BYTES: u64 = 3 * 64 * 1024;
 /// Descriptors a core needs for itself, beside connections and segments.
-const DESCRIPTORS_NEEDED: u64 = 4096;
+pub const DESCRIPTORS_NEEDED: u64 = 4096;
+/// Clock sources that are read without a system call; others cost one per look at the clock.
+pub const FAST_CLOCK_SOURCES: [&str; 4] = [
+    "tsc",
+    "kvm-clock",
+    "arch_sys_counter",
+    "hyperv_clocksource_tsc_page",
+];
 
 /// One thing the host does not offer.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -100,12 +108,16 @@ fn check_kernel() -> Option<Shortcoming> {
     ))
 }
 
-fn parse_kernel(release: &str) -> Option<(u32, u32)> {
+/// The first two numbers of a kernel's release.
+#[must_use]
+pub fn parse_kernel(release: &str) -> Option<(u32, u32)> {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit());
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
-fn check_ring() -> Option<Shortcoming> {
+/// Opens a ring as the cores do, and looks for the operations they use.
+#[must_use]
+pub fn check_ring() -> Option<Shortcoming> {
     let mut builder = IoUring::builder();
     builder
         .setup_single_issuer()
@@ -230,15 +242,7 @@ fn check_clock_source() -> Option<Shortcoming> {
     const CURRENT: &str = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
     let found = fs::read_to_string(CURRENT).ok()?;
     let found = found.trim();
-    // These are read without a system call; others cost one per look at the clock.
-    if [
-        "tsc",
-        "kvm-clock",
-        "arch_sys_counter",
-        "hyperv_clocksource_tsc_page",
-    ]
-    .contains(&found)
-    {
+    if FAST_CLOCK_SOURCES.contains(&found) {
         return None;
     }
     let remedy = format!("shell: echo tsc > {CURRENT}");
@@ -326,73 +330,40 @@ pub fn usable_cpus() -> Vec<usize> {
     }
 }
 
-/// How many CPUs' worth of time the control group grants, when it limits it.
-#[must_use]
-pub fn cpu_quota() -> Option<f64> {
-    let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
-    let mut tightest: Option<f64> = None;
-    for (directory, unified) in group_directories(&groups) {
-        let quota = if unified {
-            quota_v2(&directory)
-        } else {
-            quota_v1(&directory)
-        };
-        if let Some(quota) = quota {
-            tightest = Some(tightest.map_or(quota, |known| known.min(quota)));
-        }
-    }
-    tightest
+/// What a directory lies on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DirectoryFacts {
+    /// Major and minor number of its device.
+    pub device: (u32, u32),
+    /// What direct I/O must be aligned to, in memory and in the file; zeroes where there is no
+    /// direct I/O, none when the kernel does not say.
+    pub direct_alignment_bytes: Option<(u32, u32)>,
 }
 
-/// Directories of the groups that may limit CPU time, with whether they are of version 2. Every
-/// ancestor limits too; inside a container the path of the host may not exist, the root does.
-fn group_directories(groups: &str) -> Vec<(String, bool)> {
-    let mut directories = Vec::new();
-    for line in groups.lines() {
-        let mut fields = line.splitn(3, ':');
-        let (Some(_), Some(controllers), Some(path)) =
-            (fields.next(), fields.next(), fields.next())
-        else {
-            continue;
-        };
-        let unified = controllers.is_empty();
-        let mounts: &[&str] = if unified {
-            &["/sys/fs/cgroup", "/sys/fs/cgroup/unified"]
-        } else if controllers.split(',').any(|name| name == "cpu") {
-            &["/sys/fs/cgroup/cpu", "/sys/fs/cgroup/cpu,cpuacct"]
-        } else {
-            continue;
-        };
-        for mount in mounts {
-            for ancestor in Path::new(path).ancestors() {
-                let below = ancestor.to_string_lossy();
-                directories.push((format!("{mount}{}", below.trim_end_matches('/')), unified));
-            }
-        }
-    }
-    directories
+/// Asks the kernel about a directory; alignment is that of a file in it, which is made for this and
+/// has no name for longer than that takes.
+///
+/// # Errors
+/// As stat(2).
+pub fn directory_facts(path: &Path) -> io::Result<DirectoryFacts> {
+    let found = rustix::fs::stat(path)?;
+    Ok(DirectoryFacts {
+        device: (
+            rustix::fs::major(found.st_dev),
+            rustix::fs::minor(found.st_dev),
+        ),
+        direct_alignment_bytes: direct_alignment(path),
+    })
 }
 
-fn quota_v2(directory: &str) -> Option<f64> {
-    parse_quota_v2(&fs::read_to_string(format!("{directory}/cpu.max")).ok()?)
-}
-
-fn parse_quota_v2(text: &str) -> Option<f64> {
-    let mut fields = text.split_whitespace();
-    ratio(fields.next()?, fields.next()?)
-}
-
-fn quota_v1(directory: &str) -> Option<f64> {
-    let quota = fs::read_to_string(format!("{directory}/cpu.cfs_quota_us")).ok()?;
-    let period = fs::read_to_string(format!("{directory}/cpu.cfs_period_us")).ok()?;
-    ratio(quota.trim(), period.trim())
-}
-
-/// `max` and -1 both mean no limit.
-fn ratio(quota_us: &str, period_us: &str) -> Option<f64> {
-    let quota: f64 = quota_us.parse().ok()?;
-    let period: f64 = period_us.parse().ok()?;
-    (quota > 0.0 && period > 0.0).then(|| quota / period)
+/// A directory itself has no alignment. None as well where no file can be made.
+fn direct_alignment(directory: &Path) -> Option<(u32, u32)> {
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    let file = rustix::fs::open(directory, flags, Mode::RUSR | Mode::WUSR).ok()?;
+    let wanted = StatxFlags::DIOALIGN;
+    let found = rustix::fs::statx(&file, "", AtFlags::EMPTY_PATH, wanted).ok()?;
+    (found.stx_mask & wanted.bits() != 0)
+        .then_some((found.stx_dio_mem_align, found.stx_dio_offset_align))
 }
 
 /// The termination signals, blocked in every thread; see [`block_termination_signals`].
@@ -478,32 +449,25 @@ mod tests {
     }
 
     #[test]
-    fn reads_kernel_versions_and_quotas() {
+    fn reads_kernel_versions() {
         assert_eq!(parse_kernel("6.18.44-foo"), Some((6, 18)));
         assert_eq!(parse_kernel("6.1"), Some((6, 1)));
         assert_eq!(parse_kernel("banana"), None);
-        assert_eq!(parse_quota_v2("150000 100000\n"), Some(1.5));
-        assert_eq!(parse_quota_v2("max 100000"), None);
-        assert_eq!(ratio("-1", "100000"), None);
     }
 
     #[test]
-    fn finds_groups_of_both_versions_with_their_ancestors() {
-        let found = group_directories("4:cpu,cpuacct:/a/b\n3:memory:/a\n0::/x\n");
-        assert!(found.contains(&("/sys/fs/cgroup/cpu/a/b".to_owned(), false)));
-        assert!(found.contains(&("/sys/fs/cgroup/cpu".to_owned(), false)));
-        assert!(found.contains(&("/sys/fs/cgroup/x".to_owned(), true)));
-        assert!(found.contains(&("/sys/fs/cgroup".to_owned(), true)));
-        assert!(
-            !found
-                .iter()
-                .any(|(directory, _)| directory.contains("memory"))
-        );
+    fn a_directory_has_a_device_and_a_missing_one_is_an_error() {
+        let folder = tempfile::tempdir_in(".").expect("tempdir");
+        let facts = directory_facts(folder.path()).expect("there");
+        assert_eq!(fs::read_dir(folder.path()).expect("readable").count(), 0);
+        if let Some((memory, file)) = facts.direct_alignment_bytes {
+            assert!(memory as usize <= BLOCK_BYTES && file as usize <= BLOCK_BYTES);
+        }
+        assert!(directory_facts(Path::new("/nonexistent/data")).is_err());
     }
 
     #[test]
     fn there_is_a_cpu_to_run_on() {
         assert!(!usable_cpus().is_empty());
-        assert!(cpu_quota().is_none_or(|quota| quota > 0.0));
     }
 }

@@ -48,11 +48,17 @@ mod blocking;
 #[cfg(not(feature = "sim"))]
 pub mod clock;
 #[cfg(not(feature = "sim"))]
+pub mod control_group;
+#[cfg(not(feature = "sim"))]
 pub mod disk;
+#[cfg(not(feature = "sim"))]
+pub mod disk_probe;
 #[cfg(not(feature = "sim"))]
 pub mod executor;
 #[cfg(not(feature = "sim"))]
 pub mod host;
+#[cfg(not(feature = "sim"))]
+pub mod host_tree;
 #[cfg(not(feature = "sim"))]
 pub mod mesh;
 #[cfg(not(feature = "sim"))]

@@ -120,7 +120,15 @@ pub fn read_file(path: &Path, limit_bytes: u64) -> io::Result<Vec<u8>> {
 /// As the calls behind it; the old contents are then still there, or the new ones.
 pub fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = beside(path)?;
-    let mut file = fs::File::create(&temporary)?;
+    match fs::remove_file(&temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    // Never through a link that somebody else has left there.
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(&temporary)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     drop(file);
@@ -336,6 +344,18 @@ mod tests {
         );
         assert_eq!(read_file(&path, 9).expect("read"), b"nE");
         assert!(File::create(&path).is_err());
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_the_temporary_file_is_not_followed() {
+        let directory = tempfile::tempdir().expect("tempdir");
+        let path = directory.path().join("state");
+        let other = directory.path().join("other");
+        fs::write(&other, "precious").expect("written");
+        std::os::unix::fs::symlink(&other, directory.path().join("state.tmp")).expect("linked");
+        replace_file(&path, b"new").expect("replaced");
+        assert_eq!(fs::read(&other).expect("read"), b"precious");
+        assert_eq!(fs::read(&path).expect("read"), b"new");
     }
 
     #[test]
