@@ -149,9 +149,14 @@ fn names(report: &Value) -> Option<(&str, &str)> {
     Some((workload, broker.unwrap_or("broker")))
 }
 
+/// Values by name, in the order the names first appear in.
+type Groups<'a, T> = Vec<(&'a str, T)>;
+/// Reports by broker.
+type Brokers<'a> = Groups<'a, Vec<&'a Value>>;
+
 /// Workloads and brokers in the order they first appear in.
 pub(crate) fn workloads(reports: &[Value]) -> Vec<Workload> {
-    let mut groups: Vec<(&str, Vec<(&str, Vec<&Value>)>)> = Vec::new();
+    let mut groups: Groups<'_, Brokers<'_>> = Vec::new();
     for report in reports {
         let Some((name, broker)) = names(report).filter(|_| report["kind"] != "sweep") else {
             continue;
@@ -160,14 +165,14 @@ pub(crate) fn workloads(reports: &[Value]) -> Vec<Workload> {
         place(group, broker).push(report);
     }
     let summary = |(broker, reports): (&str, Vec<&Value>)| Summary::of(broker, &reports);
-    let workload = |(name, brokers): (&str, Vec<(&str, Vec<&Value>)>)| Workload {
+    let workload = |(name, brokers): (&str, Brokers<'_>)| Workload {
         name: name.to_owned(),
         brokers: brokers.into_iter().map(summary).collect(),
     };
     groups.into_iter().map(workload).collect()
 }
 
-fn place<'a, 'b, T: Default>(groups: &'b mut Vec<(&'a str, T)>, name: &'a str) -> &'b mut T {
+fn place<'a, 'b, T: Default>(groups: &'b mut Groups<'a, T>, name: &'a str) -> &'b mut T {
     let found = groups.iter().position(|(known, _)| *known == name);
     let index = found.unwrap_or_else(|| {
         groups.push((name, T::default()));

@@ -178,8 +178,22 @@ impl PendingAppend {
 }
 
 /// Something that waits for a group.
+/// An entry that makes a log known. The group behind the one that carries it carries it again, so
+/// that no log is forgotten when one group cannot be read.
+pub(super) struct Creation {
+    pub(super) log: LogId,
+    bytes: Vec<u8>,
+}
+
+struct Control {
+    bytes: Vec<u8>,
+    done: Promise<()>,
+    /// The log it makes known, unless that is deleted already.
+    creates: Option<LogId>,
+}
+
 enum Pending {
-    Control(Vec<u8>, Option<Promise<()>>),
+    Control(Control),
     Append(PendingAppend),
     Cut(Promise<Cut>),
 }
@@ -204,6 +218,8 @@ pub(super) struct GroupQueue {
     joinable: BTreeMap<LogId, u64>,
     taken: u64,
     cuts: usize,
+    /// To be carried again by the next group.
+    repeated: Vec<Creation>,
 }
 
 impl GroupQueue {
@@ -231,9 +247,37 @@ impl GroupQueue {
         self.push(append.log, Pending::Append(append));
     }
 
-    pub(super) fn control(&mut self, log: LogId, bytes: Vec<u8>, done: Promise<()>) {
+    pub(super) fn control(&mut self, log: LogId, bytes: Vec<u8>, done: Promise<()>, creates: bool) {
         self.bytes += bytes.len();
-        self.push(log, Pending::Control(bytes, Some(done)));
+        let creates = creates.then_some(log);
+        self.push(
+            log,
+            Pending::Control(Control {
+                bytes,
+                done,
+                creates,
+            }),
+        );
+    }
+
+    /// The group that carried these is complete. They ride on the next one and call for none.
+    pub(super) fn repeat(&mut self, creations: Vec<Creation>) {
+        self.repeated.extend(creations);
+    }
+
+    /// A log is deleted: nothing behind that makes it known again.
+    pub(super) fn forget(&mut self, log: LogId) {
+        self.repeated.retain(|creation| creation.log != log);
+        for pending in &mut self.pending {
+            if let Pending::Control(control) = pending {
+                control.creates = control.creates.filter(|created| *created != log);
+            }
+        }
+    }
+
+    /// What was to be carried again is covered by the checkpoint that closes the journal.
+    pub(super) fn close(&mut self) {
+        self.repeated.clear();
     }
 
     /// Whatever is added later is in a later group.
@@ -261,6 +305,13 @@ impl GroupQueue {
     /// Forms a group of what is pending, until it is full or a cut ends it.
     pub(super) fn take_group(&mut self, room: &GroupRoom) -> GroupBody {
         let mut body = GroupBody::default();
+        // Half of the group at most, so that there is room for every other entry.
+        while let Some(creation) = self
+            .repeated
+            .pop_if(|creation| body.length + creation.bytes.len() <= room.body_bytes / 2)
+        {
+            body.control(creation.bytes);
+        }
         while body.cut.is_none()
             && let Some(pending) = self.pending.pop_front()
         {
@@ -294,14 +345,19 @@ impl GroupQueue {
                 body.cut = Some(cut);
                 None
             }
-            Pending::Control(bytes, done) => {
-                assert!(bytes.len() <= room.body_bytes, "control entries are small");
-                if bytes.len() > left {
-                    return Some(Pending::Control(bytes, done));
+            Pending::Control(control) => {
+                let length = control.bytes.len();
+                assert!(length <= room.body_bytes, "control entries are small");
+                if length > left {
+                    return Some(Pending::Control(control));
                 }
-                self.bytes -= bytes.len();
-                body.promises.extend(done);
-                body.control(bytes);
+                self.bytes -= length;
+                body.promises.push(control.done);
+                if let Some(log) = control.creates {
+                    let bytes = control.bytes.clone();
+                    body.creations.push(Creation { log, bytes });
+                }
+                body.control(control.bytes);
                 None
             }
             Pending::Append(append) => self.take_append(body, append, room),
@@ -374,6 +430,7 @@ pub(super) struct GroupBody {
     pub(super) direct_bytes: usize,
     pub(super) marks: Vec<(Rc<FlushMark>, AppendedBytes)>,
     pub(super) promises: Vec<Promise<()>>,
+    pub(super) creations: Vec<Creation>,
     pub(super) cut: Option<Promise<Cut>>,
 }
 

@@ -20,9 +20,9 @@ use super::checkpoint::JournalPlace;
 use super::entry::Entry;
 use super::flush_mark::FlushMark;
 use super::group::{Epoch, GroupHeader, group_size_bytes};
-use super::group_queue::{DirectWrite, GroupQueue, GroupRoom, PendingAppend};
+use super::group_queue::{Creation, DirectWrite, GroupQueue, GroupRoom, PendingAppend};
 use super::journal_files::JournalFiles;
-use super::position::AppendedBytes;
+use super::position::{AppendedBytes, LogId};
 use crate::runtime::breach::{Breach, is_planted};
 use crate::runtime::buffer::{AppendBuf, BLOCK_BYTES, Slice};
 use crate::runtime::clock;
@@ -98,6 +98,7 @@ struct InFlight {
     done: bool,
     marks: Vec<(Rc<FlushMark>, AppendedBytes)>,
     promises: Vec<Promise<()>>,
+    creations: Vec<Creation>,
     cut: Option<Promise<Cut>>,
 }
 
@@ -130,6 +131,16 @@ struct State {
     announced: u64,
     predecessor: u32,
     next_file: u64,
+}
+
+impl State {
+    /// A log is deleted: what makes it known is not carried again.
+    fn forget(&mut self, log: LogId) {
+        self.queue.forget(log);
+        for flight in &mut self.in_flight {
+            flight.creations.retain(|creation| creation.log != log);
+        }
+    }
 }
 
 /// See the head of this file.
@@ -324,7 +335,11 @@ impl Journal {
         let mut bytes = Vec::new();
         entry.encode(&mut bytes);
         let mut state = self.state.borrow_mut();
-        state.queue.control(entry.log(), bytes, done);
+        let creates = matches!(entry, Entry::Create { .. });
+        state.queue.control(entry.log(), bytes, done, creates);
+        if matches!(entry, Entry::Delete { .. }) {
+            state.forget(entry.log());
+        }
         drop(state);
         self.work.raise();
         durable
@@ -367,6 +382,7 @@ impl Journal {
     pub fn close(&self) -> Promised<Cut> {
         let durable = self.cut();
         self.closed.set(true);
+        self.state.borrow_mut().queue.close();
         durable
     }
 
@@ -584,6 +600,7 @@ impl Journal {
             done: false,
             marks: body.marks,
             promises: body.promises,
+            creations: body.creations,
             cut: body.cut,
         });
         drop(state);
@@ -644,11 +661,15 @@ impl Journal {
                     done: true,
                     marks,
                     promises: vec![],
+                    creations: vec![],
                     cut: None,
                 });
             }
             while state.in_flight.front().is_some_and(|flight| flight.done) {
-                let flight = state.in_flight.pop_front().expect("checked");
+                let mut flight = state.in_flight.pop_front().expect("checked");
+                if !self.closed.get() {
+                    state.queue.repeat(std::mem::take(&mut flight.creations));
+                }
                 assert!(
                     flight.sequence == state.completed + 1,
                     "groups complete in order"

@@ -50,7 +50,8 @@
 //!     checksums and the leader's epoch, a swap by its whole file. Otherwise it is every log of that
 //!     core for which no later entry shows that nothing is missing. No later entry shows that no swap
 //!     is: so recovery writes nothing into a file that may have been swapped in, and the log is
-//!     offline. The others are served; `repair.rs` cuts on an operator's word.
+//!     offline. The entry that makes a log known is carried again by the next group, so that none is
+//!     forgotten with one group. The others are served; `repair.rs` cuts on an operator's word.
 //! 11. What a log remembers of its producers follows from its entries alone. So the entries right
 //!     before a truncation's carry what was found below the cut of producers whose remembered batches
 //!     lie behind it; they are recorded in the same turn, and count only with the truncation.

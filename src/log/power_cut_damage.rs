@@ -86,6 +86,35 @@ fn a_bad_group_in_the_middle_is_damage_and_not_the_end() {
 }
 
 #[test]
+fn a_log_is_known_although_the_group_that_created_it_is_lost() {
+    let world = World::new(11, DiskModel::new());
+    let recovered = world.enter(|| recover(Path::new(DATA), 1, |_| 0));
+    let recovered = recovered.expect("fresh").0;
+    let written = world.run(async move {
+        let directory = start(recovered).await.remove(0);
+        // The second one begins behind the group that is lost.
+        for partition in 0..2 {
+            let log =
+                directory.create_log(log_id(partition), &format!("log-{partition}"), SETTINGS);
+            let (header, payload) = random_batch();
+            let appended = append_batch(&log, &header, &payload).await;
+            assert!(await_flushed(&log, appended.expect("healthy").end).await);
+        }
+        clock::sleep(std::time::Duration::from_millis(50)).await;
+    });
+    written.expect("no cut is due");
+    let mut disk = world.disk_after_power_cut();
+    let (path, position, header) = journal_groups(&disk).remove(0);
+    assert_eq!(header.sequence, 1);
+    disk.flip_bit(&path, position + 30, 3);
+    let recovered = World::new(12, disk).enter(|| recover(Path::new(DATA), 1, |_| 0));
+    let logs = &recovered.expect("others are served").0[0].logs;
+    let damaged = |log: &crate::log::partition_log::LogImage| log.damage.is_some();
+    let known: Vec<_> = logs.iter().map(|log| (log.id, damaged(log))).collect();
+    assert_eq!(known, [(log_id(0), true), (log_id(1), false)]);
+}
+
+#[test]
 fn repair_cuts_what_is_damaged_and_tells_the_loss() {
     let mut disk = disk_with_ten_groups();
     let groups = journal_groups(&disk);

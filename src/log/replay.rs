@@ -48,6 +48,8 @@ pub(super) struct Replay {
     pub(super) logs: BTreeMap<LogId, ReplayedLog>,
     /// Directories of logs that are deleted.
     pub(super) deleted: Vec<String>,
+    /// The first group whose entries cannot be told apart.
+    unreadable: Option<u64>,
 }
 
 impl Replay {
@@ -59,6 +61,7 @@ impl Replay {
                 .map(|image| (image.id, ReplayedLog::new(image)))
                 .collect(),
             deleted: Vec::new(),
+            unreadable: None,
         }
     }
 
@@ -67,10 +70,14 @@ impl Replay {
         let id = entry.log();
         match entry {
             Entry::Create { directory, .. } => {
-                let image = LogImage::empty(id, directory);
-                self.logs
-                    .entry(id)
-                    .or_insert_with(|| ReplayedLog::new(image));
+                let unreadable = self.unreadable;
+                self.logs.entry(id).or_insert_with(|| {
+                    // The entry may be the one that is carried again because that group was lost.
+                    let mut log = ReplayedLog::new(LogImage::empty(id, directory));
+                    log.doubt = unreadable;
+                    log.may_lack_swap = unreadable.is_some();
+                    log
+                });
             }
             Entry::Delete { .. } => {
                 if let Some(log) = self.logs.remove(&id) {
@@ -206,6 +213,7 @@ impl Replay {
                 }
             }
             None => {
+                self.unreadable.get_or_insert(sequence);
                 for log in self.logs.values_mut() {
                     log.doubt.get_or_insert(sequence);
                     log.may_lack_swap = true;
