@@ -7,13 +7,11 @@ use std::time::Duration;
 use super::cleaner::Cleaner;
 use super::compacting::CompactionError;
 use super::compaction::{CompactionProgress, CompactionSettings};
-use super::log_directory::LogDirectory;
-use super::partition_log::{LogImage, LogSettings, PartitionLog};
-use super::position::{LeaderEpoch, LogId, Offset};
-use super::power_cut_history::{CACHE, HOUSEKEEPING, JOURNAL, SETTINGS};
-use super::recovery::{RecoveredCore, recover};
+use super::one_log::{open_one, recovered};
+use super::partition_log::{LogSettings, PartitionLog};
+use super::position::{LeaderEpoch, Offset};
+use super::power_cut_history::{DATA, SETTINGS};
 use super::segment::segment_file_name;
-use crate::log::chunk_cache::ChunkCache;
 use crate::runtime::clock;
 use crate::runtime::executor::{Queue, spawn};
 use crate::runtime::sim::disk_model::DiskModel;
@@ -21,12 +19,6 @@ use crate::runtime::sim::world::World;
 use crate::wire::record::Records;
 use crate::wire::record_batch::{BatchHeader, Batches, HEADER_BYTES};
 use crate::wire::record_batch_builder::{BatchBuilder, BatchOptions};
-
-const DATA: &str = "/data";
-const ID: LogId = LogId {
-    topic: [7; 16],
-    partition: 0,
-};
 
 const COMPACTED: LogSettings = LogSettings {
     segment_bytes: 6 << 10,
@@ -41,26 +33,6 @@ const COMPACTED: LogSettings = LogSettings {
 
 fn cleaner(memory_bytes: usize) -> Cleaner {
     Cleaner::new(memory_bytes, 1 << 20, 0)
-}
-
-fn recovered(world: &Rc<World>) -> RecoveredCore {
-    let recovered = world.enter(|| recover(Path::new(DATA), 1, |_| 0));
-    recovered.expect("recovers").0.remove(0)
-}
-
-async fn open(recovered: RecoveredCore) -> (Rc<LogDirectory>, Rc<PartitionLog>) {
-    let cache = Rc::new(ChunkCache::new(CACHE));
-    let settings = |_: &LogImage| COMPACTED;
-    let path = Path::new(DATA);
-    let directory =
-        LogDirectory::start(path, 0, recovered, &cache, JOURNAL, HOUSEKEEPING, settings)
-            .await
-            .expect("the simulated disk gives no errors");
-    let log = match directory.log(ID) {
-        Some(log) => log,
-        None => directory.create_log(ID, "log-0", COMPACTED),
-    };
-    (directory, log)
 }
 
 /// Appends one record per number; its key is the number modulo `keys`. Waits until all is sealed.
@@ -141,7 +113,7 @@ fn one_run_leaves_one_record_of_each_key_and_fewer_segments() {
     let world = World::new(1, DiskModel::new());
     let core = recovered(&world);
     let run = world.run(async move {
-        let (_, log) = open(core).await;
+        let (_, log) = open_one(core, COMPACTED).await;
         fill(&log, 0..200, 7).await;
         let segments = || log.state.borrow().segments.len();
         let (before, size) = (segments(), log.size_bytes());
@@ -166,7 +138,7 @@ fn a_full_map_ends_the_dirty_range_and_the_next_run_begins_there() {
     let world = World::new(2, DiskModel::new());
     let core = recovered(&world);
     let run = world.run(async move {
-        let (_, log) = open(core).await;
+        let (_, log) = open_one(core, COMPACTED).await;
         fill(&log, 0..300, 90).await;
         // Memory for 48 keys.
         let cleaner = cleaner(0);
@@ -191,7 +163,7 @@ fn an_interrupted_run_goes_on_with_its_next_group_also_after_a_power_cut() {
     let world = World::new(3, DiskModel::new());
     let core = recovered(&world);
     let run = world.run(async move {
-        let (_, log) = open(core).await;
+        let (_, log) = open_one(core, COMPACTED).await;
         // So many keys that several groups are left.
         fill(&log, 0..200, 100).await;
         let busy = log.clone();
@@ -216,7 +188,7 @@ fn an_interrupted_run_goes_on_with_its_next_group_also_after_a_power_cut() {
     let core = recovered(&world);
     assert_eq!(core.logs[0].compaction.run, Some(before));
     let run = world.run(async move {
-        let (_, log) = open(core).await;
+        let (_, log) = open_one(core, COMPACTED).await;
         let done = segments_below(&log, before.next);
         assert!(done >= 2);
         let cleaner = cleaner(1 << 16);
@@ -242,7 +214,7 @@ fn damage_stops_compaction_of_its_log_and_leaves_it_served() {
     let world = World::new(5, DiskModel::new());
     let core = recovered(&world);
     let run = world.run(async move {
-        let (directory, log) = open(core).await;
+        let (directory, log) = open_one(core, COMPACTED).await;
         fill(&log, 0..100, 7).await;
         directory.shut_down().await;
     });
@@ -255,7 +227,7 @@ fn damage_stops_compaction_of_its_log_and_leaves_it_served() {
     let world = World::new(6, disk);
     let core = recovered(&world);
     let run = world.run(async move {
-        let (_, log) = open(core).await;
+        let (_, log) = open_one(core, COMPACTED).await;
         let outcome = log.compact(log.flushed_offset(), &cleaner(1 << 16)).await;
         let Err(CompactionError::Uncleanable(reason)) = outcome else {
             panic!("{outcome:?}");
@@ -273,7 +245,7 @@ fn what_is_below_the_log_start_is_dropped() {
     let world = World::new(7, DiskModel::new());
     let core = recovered(&world);
     let run = world.run(async move {
-        let (_, log) = open(core).await;
+        let (_, log) = open_one(core, COMPACTED).await;
         fill(&log, 0..60, 1000).await;
         let second = log.state.borrow().segments[1].base_offset;
         log.advance_start(Offset(second.0 + 3))
@@ -294,7 +266,7 @@ fn a_record_that_waits_too_long_rolls_its_segment() {
     let world = World::new(8, DiskModel::new());
     let core = recovered(&world);
     let run = world.run(async move {
-        let (_, log) = open(core).await;
+        let (_, log) = open_one(core, COMPACTED).await;
         fill(&log, 0..5, 1).await;
         let lag = |max_lag_ms| LogSettings {
             compaction: COMPACTED.compaction.map(|compaction| CompactionSettings {

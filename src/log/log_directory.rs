@@ -427,22 +427,21 @@ impl LogDirectory {
     }
 
     async fn make_image_durable(&self, image: &LogImage) -> Result<(), LogError> {
-        let Some(log) = self.log(image.id) else {
-            return Ok(()); // Deleted meanwhile.
-        };
         loop {
+            let Some(log) = self.log(image.id) else {
+                return Ok(()); // Deleted meanwhile.
+            };
             // A block whose beginning the image names may be on its way with a later group.
             let flushed = self.journal.group_completed().raised();
             log.store(true).await?;
             if log.has_stored(image) {
-                break;
+                return log.sync_segments().await;
             }
             if self.journal.failure().is_some() {
                 return self.failed("the journal failed");
             }
             flushed.await;
         }
-        log.sync_segments().await
     }
 
     /// Waits for the names of segments that were swapped in before the images were taken, also of

@@ -118,6 +118,8 @@ pub mod swap;
 #[cfg(all(test, feature = "sim"))]
 mod compaction_test;
 #[cfg(all(test, feature = "sim"))]
+mod one_log;
+#[cfg(all(test, feature = "sim"))]
 mod power_cut_compaction;
 #[cfg(all(test, feature = "sim"))]
 mod power_cut_damage;

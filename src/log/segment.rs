@@ -162,7 +162,8 @@ impl Segment {
         }
     }
 
-    /// Lets go of memory and, unless it is in use, of the descriptor; the bytes of the chunks. All of it is stored.
+    /// Lets go of memory and, unless it is in use, of the descriptor; the bytes of the chunks. All of
+    /// it is stored.
     pub(super) fn cool_down(&mut self) -> usize {
         let memory = self.chunks.memory_bytes();
         self.chunks = Chunks::default();

@@ -2,8 +2,8 @@
 //! flushed.
 //!
 //! One task per core and data directory calls these, for several logs side by side and never twice for
-//! one, so a block of a segment never has two writes in flight. Only flushed bytes are written: the groups that could
-//! restore a block are complete before the block itself is touched.
+//! one, so a block of a segment never has two writes in flight. Only flushed bytes are written: the
+//! groups that could restore a block are complete before the block itself is touched.
 
 use std::io;
 
@@ -40,7 +40,9 @@ impl PartitionLog {
             self.mark.set_partial_write(None);
             self.end_writing();
             self.keep_pace(length).await;
-            self.stored("writing a segment", executed)?;
+            if !self.stored("writing a segment", executed)? {
+                return Ok(());
+            }
         }
         Ok(())
     }
@@ -157,7 +159,9 @@ impl PartitionLog {
             self.state.borrow_mut().writing = true;
             let sealed = self.seal(segment).await;
             self.end_writing();
-            self.stored("sealing a segment", sealed)?;
+            if !self.stored("sealing a segment", sealed)? {
+                return Ok(());
+            }
         }
         Ok(())
     }
@@ -259,12 +263,14 @@ impl PartitionLog {
     }
 
     /// A full disk refuses blocks and keeps the rest: the journal holds the bytes until there is
-    /// space. Of a log deleted meanwhile nothing is missed.
-    fn stored(&self, doing: &str, outcome: io::Result<()>) -> Result<(), LogError> {
+    /// space. False when it failed because the log was deleted meanwhile: nothing is missed then, and
+    /// nothing is left to do.
+    fn stored(&self, doing: &str, outcome: io::Result<()>) -> Result<bool, LogError> {
         match outcome {
+            Ok(()) => Ok(true),
+            Err(_) if self.is_deleted() => Ok(false),
             Err(error) if is_out_of_space(&error) => Err(LogError::NoSpace),
-            Err(error) if !self.is_deleted() => Err(self.fail_directory(doing, &error)),
-            _ => Ok(()),
+            Err(error) => Err(self.fail_directory(doing, &error)),
         }
     }
 

@@ -2,17 +2,15 @@
 //! would read out of the batches that are left.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::chunk_cache::ChunkCache;
-use super::log_directory::LogDirectory;
-use super::partition_log::{LogImage, LogSettings, PartitionLog};
-use super::position::{LeaderEpoch, LogId, Offset};
-use super::power_cut_history::{CACHE, HOUSEKEEPING, JOURNAL, SETTINGS};
+use super::one_log::{open_one, recovered};
+use super::partition_log::{LogSettings, PartitionLog};
+use super::position::{LeaderEpoch, Offset};
+use super::power_cut_history::SETTINGS;
 use super::producer_state::{ProducerState, SequenceCheck};
-use super::recovery::{RecoveredCore, recover};
+use super::recovery::RecoveredCore;
 use crate::runtime::clock;
 use crate::runtime::random::random_u64;
 use crate::runtime::sim::disk_model::DiskModel;
@@ -20,37 +18,11 @@ use crate::runtime::sim::world::World;
 use crate::wire::record_batch::{BatchHeader, Batches, HEADER_BYTES};
 use crate::wire::record_batch_builder::{BatchBuilder, BatchOptions};
 
-const DATA: &str = "/data";
-const ID: LogId = LogId {
-    topic: [5; 16],
-    partition: 0,
-};
-
 /// More producers than one step of a truncation may bring back.
 const MANY: LogSettings = LogSettings {
     producers_max: 1000,
     ..SETTINGS
 };
-
-fn recovered(world: &Rc<World>) -> RecoveredCore {
-    let recovered = world.enter(|| recover(Path::new(DATA), 1, |_| 0));
-    recovered.expect("recovers").0.remove(0)
-}
-
-async fn open(recovered: RecoveredCore) -> (Rc<LogDirectory>, Rc<PartitionLog>) {
-    let cache = Rc::new(ChunkCache::new(CACHE));
-    let settings = |_: &LogImage| MANY;
-    let path = Path::new(DATA);
-    let directory =
-        LogDirectory::start(path, 0, recovered, &cache, JOURNAL, HOUSEKEEPING, settings)
-            .await
-            .expect("the simulated disk gives no errors");
-    let log = match directory.log(ID) {
-        Some(log) => log,
-        None => directory.create_log(ID, "log-0", MANY),
-    };
-    (directory, log)
-}
 
 /// A batch of a producer: id, epoch, first sequence and number of records.
 fn batch(producer: (i64, i16), sequence: i32, records: i32) -> (BatchHeader, Vec<u8>) {
@@ -111,7 +83,7 @@ fn a_producer_whose_remembered_batches_are_all_cut_off_is_known_from_those_befor
     let world = World::new(1, DiskModel::new());
     let core = recovered(&world);
     let ran = world.run(async move {
-        let (directory, log) = open(core).await;
+        let (directory, log) = open_one(core, MANY).await;
         // Sixteen batches of two, over several segments; seven of them go.
         for number in 0..16 {
             append(&log, (9, 0), number * 2, 2).await;
@@ -145,7 +117,7 @@ fn after_a_cut_into_the_first_batch_of_an_epoch_the_epoch_before_counts() {
     let world = World::new(2, DiskModel::new());
     let core = recovered(&world);
     let ran = world.run(async move {
-        let (_directory, log) = open(core).await;
+        let (_directory, log) = open_one(core, MANY).await;
         for number in 0..7 {
             append(&log, (9, 3), number, 1).await;
         }
@@ -166,7 +138,7 @@ fn more_producers_than_a_group_of_the_journal_holds_are_brought_back_in_steps() 
     let world = World::new(3, DiskModel::new());
     let core = recovered(&world);
     let ran = world.run(async move {
-        let (directory, log) = open(core).await;
+        let (directory, log) = open_one(core, MANY).await;
         for turn in 0..7 {
             for producer in 0..300 {
                 append(&log, (producer, 0), turn, 1).await;
@@ -182,7 +154,7 @@ fn more_producers_than_a_group_of_the_journal_holds_are_brought_back_in_steps() 
     let world = World::new(4, world.disk_after_exit());
     let core = recovered(&world);
     let ran = world.run(async move {
-        let (_directory, log) = open(core).await;
+        let (_directory, log) = open_one(core, MANY).await;
         assert_eq!(remembered(&log), told_by_batches(&log).await);
     });
     ran.expect("no cut is due");
@@ -190,7 +162,7 @@ fn more_producers_than_a_group_of_the_journal_holds_are_brought_back_in_steps() 
 
 /// Appends by producers that start anew now and then, cuts and checkpoints.
 async fn live(core: RecoveredCore) {
-    let (directory, log) = open(core).await;
+    let (directory, log) = open_one(core, MANY).await;
     let mut random = fastrand::Rng::with_seed(random_u64());
     let mut next = next_sequences(&log).await;
     for _ in 0..random.usize(..150) {
@@ -252,7 +224,7 @@ fn producers_are_those_of_the_batches_left_wherever_the_power_is_cut() {
             let world = World::new(random.u64(..), disk);
             let core = recovered(&world);
             let compared = world.run(async move {
-                let (_directory, log) = open(core).await;
+                let (_directory, log) = open_one(core, MANY).await;
                 (remembered(&log), told_by_batches(&log).await)
             });
             let (remembered, told) = compared.expect("no cut is due");
