@@ -305,10 +305,28 @@ impl DiskModel {
         if self.lookup(path) != Some(Node::Directory) {
             return Err(missing(path));
         }
+        self.sync_namesake(path);
         for change in self.unsynced_names.remove(path).unwrap_or_default() {
             apply(&mut self.durable_names, change);
         }
         Ok(())
+    }
+
+    /// Durable names are kept by path, so a directory that has taken the name of a renamed one would
+    /// be moved with it: that rename becomes durable before anything below the new directory does, as
+    /// in a file system that commits changes of names in their order.
+    fn sync_namesake(&mut self, directory: &Path) {
+        let Some(changes) = self.unsynced_names.get_mut(&parent_of(directory)) else {
+            return;
+        };
+        let moved_away = |change: &NameChange| matches!(change, NameChange::Rename(from, _, Node::Directory) if from == directory);
+        let count = changes
+            .iter()
+            .rposition(moved_away)
+            .map_or(0, |last| last + 1);
+        for change in changes.drain(..count).collect::<Vec<_>>() {
+            apply(&mut self.durable_names, change);
+        }
     }
 
     pub(crate) fn children(&self, path: &Path) -> io::Result<Vec<(String, Node)>> {
