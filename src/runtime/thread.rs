@@ -13,3 +13,17 @@ pub fn start(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()>
         .spawn(work)
         .map(drop)
 }
+
+/// Pins the calling thread to one CPU.
+///
+/// # Errors
+/// When there is no such CPU, or this process may not use it.
+#[cfg(feature = "single-ring")]
+pub(crate) fn pin(cpu: usize) -> io::Result<()> {
+    let mut set = rustix::thread::CpuSet::new();
+    if cpu >= rustix::thread::CpuSet::MAX_CPU {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput));
+    }
+    set.set(cpu);
+    Ok(rustix::thread::sched_setaffinity(None, &set)?)
+}

@@ -1,0 +1,565 @@
+//! One executor per core on the core's one ring: tasks, time, files, sockets and wake-ups of other
+//! threads meet in a single wait.
+//!
+//! | queue | turn | what runs in it |
+//! |---|---|---|
+//! | `Ack` | 1 ms | appends, group commit, wake-ups |
+//! | `Network` | 1 ms | connections |
+//! | `Control` | 500 us | metadata, sweeps |
+//! | `Background` | 500 us, 100 us beside the first two | segment write-behind, retention, compaction, scrub |
+//!
+//! A round gives every queue a turn, in this order. Between rounds due timers fire and, when nothing
+//! is runnable or some time has passed, the ring gets what was queued for it and gives what has
+//! arrived. With nothing runnable the core looks on for its spin time, then waits in the ring until
+//! something arrives, the next timer is due, or another thread wakes it (`wake.rs`).
+//!
+//! Tasks are detached: they end by themselves or with the process.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::Future;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use async_task::Runnable;
+
+use super::blocking::Pools;
+use super::clock::Timers;
+use super::core_id::CoreId;
+use super::ring::Ring;
+use super::wake::{Waiters, WakeFd};
+
+/// A poll of one task that takes longer than this is a stall of its core.
+const STALL: Duration = Duration::from_millis(10);
+/// What is queued for the ring waits for other runnable tasks at most this long.
+const SUBMIT_AFTER: Duration = Duration::from_micros(200);
+/// A turn of the background while acknowledgements or connections have work.
+const BACKGROUND_BESIDE: Duration = Duration::from_micros(100);
+/// How long the end of a core waits for the disk before it gives its buffers up.
+const DRAIN_LIMIT: Duration = Duration::from_secs(30);
+
+/// A task queue of a core, see the file head.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Queue {
+    /// The road of an acknowledgement.
+    Ack,
+    /// Connections.
+    Network,
+    /// Metadata, sweeps.
+    Control,
+    /// Everything that can wait.
+    Background,
+}
+
+const QUEUES: [Queue; 4] = [
+    Queue::Ack,
+    Queue::Network,
+    Queue::Control,
+    Queue::Background,
+];
+
+/// Where and how one core runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CorePlan {
+    /// Its name.
+    pub core: CoreId,
+    /// The CPU to pin it to; unpinned when absent.
+    pub cpu: Option<usize>,
+    /// How long it looks for work before it sleeps; only for pinned cores.
+    pub spin_before_park_us: u64,
+}
+
+/// What a core's long polls cost.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Stalls {
+    /// Polls of a single task beyond 10 ms.
+    pub count: u64,
+    /// Time spent in them.
+    pub total_us: u64,
+    /// The longest one.
+    pub longest_us: u64,
+}
+
+/// What belongs to one core, found through the thread that runs it.
+pub(crate) struct Core {
+    id: CoreId,
+    ready: [RefCell<VecDeque<Runnable>>; QUEUES.len()],
+    timers: Timers,
+    ring: Rc<Ring>,
+    wake_fd: Arc<WakeFd>,
+    waiters: Waiters,
+    pools: Rc<Pools>,
+    stalls: Cell<Stalls>,
+    /// When the turn of the queue that runs is over.
+    turn_ends: Cell<Instant>,
+    /// The queue that runs gives way to the first two.
+    is_patient: Cell<bool>,
+}
+
+thread_local! {
+    static CORE: RefCell<Option<Rc<Core>>> = const { RefCell::new(None) };
+}
+
+pub(crate) fn try_core() -> Option<Rc<Core>> {
+    // During the thread's own teardown there is no core any more.
+    CORE.try_with(|core| core.borrow().clone()).ok().flatten()
+}
+
+pub(crate) fn core() -> Rc<Core> {
+    try_core().expect("called outside of a core")
+}
+
+impl Core {
+    pub(crate) fn ring(&self) -> &Rc<Ring> {
+        &self.ring
+    }
+
+    pub(crate) fn wake_fd(&self) -> &Arc<WakeFd> {
+        &self.wake_fd
+    }
+
+    pub(crate) fn waiters(&self) -> &Waiters {
+        &self.waiters
+    }
+
+    pub(crate) fn pools(&self) -> &Rc<Pools> {
+        &self.pools
+    }
+
+    pub(crate) fn timers(&self) -> &Timers {
+        &self.timers
+    }
+
+    fn note_poll(&self, took: Duration) {
+        if took >= STALL {
+            let mut stalls = self.stalls.get();
+            let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+            stalls.count += 1;
+            stalls.total_us += took_us;
+            stalls.longest_us = stalls.longest_us.max(took_us);
+            self.stalls.set(stalls);
+        }
+    }
+
+    fn is_ready(&self) -> bool {
+        self.ready.iter().any(|queue| !queue.borrow().is_empty())
+    }
+
+    fn is_urgent(&self) -> bool {
+        !self.ready[0].borrow().is_empty() || !self.ready[1].borrow().is_empty()
+    }
+
+    /// Gives every queue a turn. `now` is when it begins; when it ended.
+    fn run_round(&self, mut now: Instant) -> Instant {
+        let is_urgent = self.is_urgent();
+        for queue in QUEUES {
+            let turn = match queue {
+                Queue::Ack | Queue::Network => Duration::from_millis(1),
+                Queue::Background if is_urgent => BACKGROUND_BESIDE,
+                Queue::Control | Queue::Background => Duration::from_micros(500),
+            };
+            now = self.run_turn(queue, now, turn);
+        }
+        now
+    }
+
+    fn run_turn(&self, queue: Queue, mut now: Instant, turn: Duration) -> Instant {
+        let tasks = &self.ready[queue as usize];
+        let ends = now + turn;
+        self.turn_ends.set(ends);
+        self.is_patient
+            .set(matches!(queue, Queue::Control | Queue::Background));
+        // Each task once: one that yields goes on in the next round.
+        let mut most = tasks.borrow().len();
+        while most > 0 && now < ends {
+            let Some(runnable) = tasks.borrow_mut().pop_front() else {
+                break;
+            };
+            most -= 1;
+            runnable.run();
+            let before = std::mem::replace(&mut now, Instant::now());
+            self.note_poll(now - before);
+        }
+        now
+    }
+
+    /// Runs tasks until `is_done`.
+    fn run(&self, is_done: &Cell<bool>, spin: Duration) {
+        let mut now = Instant::now();
+        let mut submitted = now;
+        while !is_done.get() {
+            now = self.run_round(now);
+            self.take_wakes();
+            if !self.is_ready() || now - submitted >= SUBMIT_AFTER {
+                self.ring.turn();
+                submitted = now;
+            }
+            self.timers.fire(now);
+            if !self.is_ready() && !is_done.get() {
+                self.park(spin);
+                now = Instant::now();
+                self.timers.fire(now);
+                submitted = now;
+            }
+        }
+    }
+
+    fn take_wakes(&self) {
+        if self.wake_fd.take() {
+            self.waiters.wake_rung();
+        }
+    }
+
+    fn park(&self, spin: Duration) {
+        let started = Instant::now();
+        while !spin.is_zero() && started.elapsed() < spin {
+            std::hint::spin_loop();
+            self.ring.turn();
+            self.take_wakes();
+            if self.is_ready() || self.timers.is_due() {
+                return;
+            }
+        }
+        self.wake_fd.begin_parking();
+        self.take_wakes();
+        if !self.is_ready() {
+            self.ring.wait(self.timers.next_in());
+        }
+        self.wake_fd.end_parking();
+        self.take_wakes();
+    }
+}
+
+/// The core of the calling thread.
+///
+/// # Panics
+/// Outside of a core, like every free function of this folder that acts on one.
+#[must_use]
+pub fn current_core() -> CoreId {
+    core().id
+}
+
+/// The long polls of this core so far.
+#[must_use]
+pub fn stalls() -> Stalls {
+    core().stalls.get()
+}
+
+/// Runs `future` on this core. It is never cancelled; it ends by itself or with the process.
+pub fn spawn(queue: Queue, future: impl Future<Output = ()> + 'static) {
+    let (runnable, task) =
+        async_task::spawn_local(future, move |runnable| schedule(queue, runnable));
+    task.detach();
+    runnable.schedule();
+}
+
+fn schedule(queue: Queue, runnable: Runnable) {
+    match try_core() {
+        Some(core) => core.ready[queue as usize].borrow_mut().push_back(runnable),
+        // The core has ended, and the task with it.
+        None => std::mem::forget(runnable),
+    }
+}
+
+/// Lets everything else that is runnable in this queue run first.
+pub async fn yield_now() {
+    futures_lite::future::yield_now().await;
+}
+
+/// Yields to other queues when this one's turn is over; cheap otherwise. Every loop that may run
+/// long calls it.
+pub async fn yield_if_needed() {
+    let core = core();
+    let gives_way = core.is_patient.get() && core.is_urgent();
+    if gives_way || Instant::now() >= core.turn_ends.get() {
+        yield_now().await;
+    }
+}
+
+/// The running cores.
+pub struct Cores {
+    handles: Vec<(CoreId, JoinHandle<()>)>,
+}
+
+impl Cores {
+    /// Waits until every core's main has ended; names the cores that panicked.
+    ///
+    /// # Errors
+    /// A core panicked or could not run.
+    pub fn join(self) -> Result<(), String> {
+        let mut problems = Vec::new();
+        for (core, handle) in self.handles {
+            if let Err(payload) = handle.join() {
+                let text = payload
+                    .downcast_ref::<String>()
+                    .map(String::as_str)
+                    .or_else(|| payload.downcast_ref::<&str>().copied());
+                let text = text.unwrap_or("with something that is not text");
+                problems.push(format!("core {core}: panicked: {text}"));
+            }
+        }
+        if problems.is_empty() {
+            Ok(())
+        } else {
+            Err(problems.join("; "))
+        }
+    }
+}
+
+/// Starts one thread per plan. `main` runs on all of them, and only once all of them are up; a
+/// core ends when its main has returned and the disk is done with its buffers.
+///
+/// # Errors
+/// When a core cannot be set up; then none runs.
+pub fn start_cores<F, Fut>(plans: Vec<CorePlan>, main: F) -> io::Result<Cores>
+where
+    F: Fn(CoreId) -> Fut + Clone + Send + 'static,
+    Fut: Future<Output = ()> + 'static,
+{
+    let mut handles = Vec::with_capacity(plans.len());
+    let mut gates = Vec::with_capacity(plans.len());
+    for plan in plans {
+        let (ready, is_ready) = sync_channel(1);
+        let (go, may_go) = sync_channel(1);
+        let pools = Pools::start(plan.core)?;
+        let main = main.clone();
+        let handle = std::thread::Builder::new()
+            .name(format!("core-{}", plan.core))
+            .spawn(move || run_core(plan, pools, &ready, &may_go, main))?;
+        handles.push((plan.core, handle));
+        gates.push((plan.core, is_ready, go));
+    }
+    let failed = gates
+        .iter()
+        .find_map(|(core, is_ready, _)| match is_ready.recv() {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(io::Error::new(
+                error.kind(),
+                format!("core {core}: {error}"),
+            )),
+            Err(_) => Some(io::Error::other(format!("core {core} did not start"))),
+        });
+    if let Some(error) = failed {
+        drop(gates);
+        return match (Cores { handles }).join() {
+            Err(why) => Err(io::Error::new(error.kind(), format!("{error}: {why}"))),
+            Ok(()) => Err(error),
+        };
+    }
+    for (_, _, go) in gates {
+        // Nobody listening means that the core panicked just now; join reports it.
+        go.send(()).ok();
+    }
+    Ok(Cores { handles })
+}
+
+fn run_core<F, Fut>(
+    plan: CorePlan,
+    pools: Pools,
+    ready: &SyncSender<io::Result<()>>,
+    may_go: &Receiver<()>,
+    main: F,
+) where
+    F: Fn(CoreId) -> Fut,
+    Fut: Future<Output = ()> + 'static,
+{
+    let core = match set_up(plan, pools) {
+        Ok(core) => core,
+        Err(error) => {
+            ready.send(Err(error)).ok();
+            return;
+        }
+    };
+    ready.send(Ok(())).ok();
+    if may_go.recv().is_ok() {
+        let done = Rc::new(Cell::new(false));
+        let (main, ended, ring) = (main(plan.core), done.clone(), core.ring.clone());
+        spawn(Queue::Network, async move {
+            main.await;
+            drain(&ring).await;
+            ended.set(true);
+        });
+        let spin = match plan.cpu {
+            Some(_) => Duration::from_micros(plan.spin_before_park_us),
+            None => Duration::ZERO,
+        };
+        core.run(&done, spin);
+    }
+    core.ring.close();
+    CORE.take();
+}
+
+fn set_up(plan: CorePlan, pools: Pools) -> io::Result<Rc<Core>> {
+    if let Some(cpu) = plan.cpu {
+        super::thread::pin(cpu)?;
+    }
+    let wake_fd = Arc::new(WakeFd::new()?);
+    let core = Rc::new(Core {
+        id: plan.core,
+        ready: Default::default(),
+        timers: Timers::default(),
+        ring: Rc::new(Ring::open(wake_fd.raw())?),
+        wake_fd,
+        waiters: Waiters::default(),
+        pools: Rc::new(pools),
+        stalls: Cell::new(Stalls::default()),
+        turn_ends: Cell::new(Instant::now()),
+        is_patient: Cell::new(false),
+    });
+    CORE.set(Some(core.clone()));
+    Ok(core)
+}
+
+/// The kernel must be done with our buffers before the memory may go.
+async fn drain(ring: &Rc<Ring>) {
+    let started = Instant::now();
+    while ring.in_memory_flight() > 0 && started.elapsed() < DRAIN_LIMIT {
+        super::clock::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+#[cfg(all(test, not(feature = "loom")))]
+pub(crate) mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+    use crate::runtime::signal::Signal;
+
+    pub(crate) fn unpinned(cores: u16) -> Vec<CorePlan> {
+        (0..cores)
+            .map(|core| CorePlan {
+                core: CoreId(core),
+                cpu: None,
+                spin_before_park_us: 0,
+            })
+            .collect()
+    }
+
+    /// Runs `main` on that many unpinned cores to its end.
+    pub(crate) fn on_cores<F, Fut>(cores: u16, main: F)
+    where
+        F: Fn(CoreId) -> Fut + Clone + Send + 'static,
+        Fut: Future<Output = ()> + 'static,
+    {
+        start_cores(unpinned(cores), main)
+            .expect("start")
+            .join()
+            .expect("cores end well");
+    }
+
+    /// Runs a future that moves things of this thread onto one core.
+    pub(crate) fn on_core<Fut: Future<Output = ()> + 'static>(
+        main: impl FnOnce() -> Fut + Send + 'static,
+    ) {
+        let main = Arc::new(std::sync::Mutex::new(Some(main)));
+        on_cores(1, move |_| {
+            let main = main
+                .lock()
+                .expect("lock")
+                .take()
+                .expect("one core takes it once");
+            main()
+        });
+    }
+
+    #[test]
+    fn every_core_runs_and_knows_its_name() {
+        let seen = Arc::new(AtomicU64::new(0));
+        let told = seen.clone();
+        on_cores(3, move |core| {
+            let told = told.clone();
+            async move {
+                assert_eq!(current_core(), core);
+                told.fetch_add(1 << (8 * core.0), Ordering::Relaxed);
+            }
+        });
+        assert_eq!(seen.load(Ordering::Relaxed), 0x01_01_01);
+    }
+
+    #[test]
+    fn pinned_and_spinning_cores_run_too() {
+        let cpu = crate::runtime::host::usable_cpus()[0];
+        let plan = CorePlan {
+            core: CoreId(0),
+            cpu: Some(cpu),
+            spin_before_park_us: 50,
+        };
+        let cores = start_cores(vec![plan], |_| async {
+            let directory = tempfile::tempdir().expect("tempdir");
+            let path = directory.path().join("file");
+            let file = crate::runtime::disk::create(&path, 0)
+                .await
+                .expect("create");
+            let mut block = crate::runtime::buffer::AppendBuf::allocate(4096);
+            block.append(&[7; 4096]);
+            let durable = crate::runtime::disk::Durability::Durable;
+            file.write(0, block.whole(), durable).await.expect("write");
+        });
+        cores.expect("start").join().expect("end");
+    }
+
+    #[test]
+    fn spawned_tasks_of_every_queue_run() {
+        on_core(|| async {
+            let left = Rc::new(Cell::new(40));
+            let done = Rc::new(Signal::default());
+            for index in 0..40 {
+                let (left, done) = (left.clone(), done.clone());
+                spawn(QUEUES[index % QUEUES.len()], async move {
+                    yield_now().await;
+                    yield_if_needed().await;
+                    left.set(left.get() - 1);
+                    done.raise();
+                });
+            }
+            while left.get() > 0 {
+                done.raised().await;
+            }
+        });
+    }
+
+    #[test]
+    fn a_panic_is_reported_by_core_and_text() {
+        let cores = start_cores(unpinned(2), |core| async move {
+            assert_ne!(core, CoreId(1), "planted");
+        });
+        let problem = cores.expect("start").join().expect_err("core 1 panicked");
+        assert!(
+            problem.contains("core 1") && problem.contains("planted"),
+            "{problem}"
+        );
+    }
+
+    #[test]
+    fn a_core_that_cannot_be_pinned_fails_the_start() {
+        let mut plans = unpinned(2);
+        plans[1].cpu = Some(100_000);
+        assert!(start_cores(plans, |_| async { panic!("must not run") }).is_err());
+    }
+
+    #[test]
+    fn a_long_poll_is_counted_as_a_stall() {
+        on_core(|| async {
+            let done = Rc::new(Signal::default());
+            let finished = done.clone();
+            let waiting = done.raised();
+            spawn(Queue::Control, async move {
+                let started = Instant::now();
+                while started.elapsed() < 2 * STALL {
+                    std::hint::spin_loop();
+                }
+                finished.raise();
+            });
+            waiting.await;
+            yield_now().await;
+            let stalls = stalls();
+            assert_eq!(stalls.count, 1);
+            assert!(stalls.longest_us >= 20_000 && stalls.total_us == stalls.longest_us);
+        });
+    }
+}
