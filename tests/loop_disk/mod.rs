@@ -28,10 +28,15 @@ pub(crate) enum Shutdown {
 
 /// Runs a command; what it said when it failed.
 fn run(program: &str, arguments: &[&str]) -> Result<(), String> {
+    answer_of(program, arguments).map(drop)
+}
+
+/// Runs a command; what it printed, or what it said when it failed.
+fn answer_of(program: &str, arguments: &[&str]) -> Result<String, String> {
     let output = Command::new(program).args(arguments).output();
     let output = output.map_err(|error| format!("{program}: {error}"))?;
     if output.status.success() {
-        return Ok(());
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let said = String::from_utf8_lossy(&output.stderr);
     Err(format!(
@@ -149,7 +154,28 @@ impl LoopDisk {
         }
     }
 
-    /// Gives the space of [`LoopDisk::fill`] back.
+    /// Fills all of it but about `left_bytes` with a file in one step: what becomes free from then
+    /// on stays free.
+    pub(crate) fn fill_at_once(&mut self, left_bytes: u64) {
+        let filler = self.path().join("filler");
+        let mut tries = 0..100;
+        loop {
+            let path = self.path();
+            let blocks_and_size = ["--file-system", "--format=%a %S", text(&path)];
+            let answer = answer_of("stat", &blocks_and_size).expect("it is mounted");
+            let factors = answer.split_whitespace().map(str::parse::<u64>);
+            let free_bytes: u64 = factors.map(|factor| factor.expect("a number")).product();
+            let wanted = free_bytes.saturating_sub(left_bytes).to_string();
+            if run("fallocate", &["-l", &wanted, text(&filler)]).is_ok() {
+                return;
+            }
+            // Somebody took space in between; what it got so far goes back.
+            let _ = std::fs::remove_file(&filler);
+            assert!(tries.next().is_some(), "the disk is never quiet");
+        }
+    }
+
+    /// Gives the space of a filler back.
     pub(crate) fn free(&mut self) {
         std::fs::remove_file(self.path().join("filler")).expect("it was filled");
     }

@@ -1,11 +1,12 @@
 //! A real broker process and a bare client, for tests against the binary.
 #![allow(dead_code)] // Every test binary uses a part of it.
 
+use std::cell::RefCell;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, ChildStderr, Command, Stdio};
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
 use percolog::wire::codec::{Records, Writer};
@@ -23,8 +24,10 @@ pub(crate) struct Broker {
     child: Child,
     /// Where clients connect.
     pub(crate) address: SocketAddr,
-    /// What it wrote to stderr, once it has ended.
-    said: Receiver<String>,
+    /// What it writes to stderr, line by line, and then its end.
+    lines: Receiver<String>,
+    /// What was taken from there so far.
+    said: RefCell<String>,
 }
 
 impl Broker {
@@ -42,8 +45,8 @@ impl Broker {
             .expect("the binary was built for this test");
         let stdout = BufReader::new(child.stdout.take().expect("piped"));
         let stderr = child.stderr.take().expect("piped");
-        let (sender, said) = std::sync::mpsc::channel();
-        std::thread::spawn(move || sender.send(drain(stderr)));
+        let (sender, lines) = std::sync::mpsc::channel();
+        std::thread::spawn(move || drain(stderr, &sender));
         let ready = stdout.lines().map_while(Result::ok).find_map(|line| {
             line.strip_prefix("percolog ready ")
                 .map(|address| address.parse().expect("an address"))
@@ -52,11 +55,12 @@ impl Broker {
             Some(address) => Ok(Broker {
                 child,
                 address,
-                said,
+                lines,
+                said: RefCell::default(),
             }),
             None => {
                 let _ = child.wait();
-                Err(said.recv().expect("reading does not panic"))
+                Err(lines.iter().collect())
             }
         }
     }
@@ -90,16 +94,27 @@ impl Broker {
         self.end()
     }
 
-    /// kill -9; what it wrote to stderr.
-    pub(crate) fn kill_and_tell(mut self) -> String {
-        self.child.kill().expect("still running");
-        self.end().1
-    }
-
     /// Waits until it has ended by itself; the exit code and what it wrote to stderr.
     pub(crate) fn end(mut self) -> (Option<i32>, String) {
-        let said = self.said.recv_timeout(PATIENCE).expect("it ends");
+        let said = loop {
+            match self.lines.recv_timeout(PATIENCE) {
+                Ok(line) => self.said.get_mut().push_str(&line),
+                Err(RecvTimeoutError::Disconnected) => break self.said.take(),
+                Err(RecvTimeoutError::Timeout) => panic!("it does not end"),
+            }
+        };
         (self.child.wait().expect("a child").code(), said)
+    }
+
+    /// Waits until it has written this to stderr.
+    pub(crate) fn wait_until_said(&self, text: &str) {
+        let mut said = self.said.borrow_mut();
+        while !said.contains(text) {
+            match self.lines.recv_timeout(PATIENCE) {
+                Ok(line) => said.push_str(&line),
+                Err(error) => panic!("{error}: {text} is not in {said}"),
+            }
+        }
     }
 
     /// Resident memory in bytes.
@@ -154,10 +169,11 @@ fn command(data: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-fn drain(mut stderr: ChildStderr) -> String {
-    let mut said = String::new();
-    let _ = stderr.read_to_string(&mut said);
-    said
+/// Reads to the end, also when nobody listens any more: the broker must never wait for a reader.
+fn drain(stderr: ChildStderr, lines: &Sender<String>) {
+    for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+        let _ = lines.send(line + "\n");
+    }
 }
 
 /// One connection that speaks in our own messages.
