@@ -33,8 +33,8 @@ test: setup
 	@cargo test --workspace
 	@$(call step,simulated runtime: power cuts and planted breaches)
 	@cargo test --features sim --lib
-	@$(call step,one ring per core: tests of the runtime)
-	@cargo test --features single-ring --lib runtime::
+	@$(call step,glommio: tests of the runtime)
+	@cargo test --features glommio --lib runtime::
 	@$(call step,model checking of buffer and queue)
 	@cargo test --features loom --lib loom
 	@$(call step,all tests passed)
@@ -51,8 +51,8 @@ check: setup
 	@cargo clippy --workspace --all-targets -- -D warnings
 	@$(call step,lints with the simulated runtime)
 	@cargo clippy --features sim --lib --profile test -- -D warnings
-	@$(call step,lints with one ring per core)
-	@cargo clippy --features single-ring --lib --profile test -- -D warnings
+	@$(call step,lints with glommio)
+	@cargo clippy --features glommio --lib --profile test -- -D warnings
 	@$(call step,lints with loom)
 	@cargo clippy --features loom --lib --profile test -- -D warnings
 	@$(call step,tidy)

@@ -201,16 +201,10 @@ fn a_full_disk_refuses_appends_and_comes_back() {
     // With a reserve, and without one, when writes of every kind meet the full disk.
     for reserve_bytes in [24 * MIB, 0] {
         let mut disk = disk_or_return!(256 * MIB);
-        let reserve = format!("storage.reserve_bytes={reserve_bytes}");
         let data = disk.path();
         let port = free_port();
-        let admin = format!("listeners.admin=127.0.0.1:{port}");
-        let segments = "log.segment.bytes=1048576";
-        // Idle logs go to their segments soon, so that those meet the full disk too.
-        let cool = "storage.cool_after_ms=500";
-        let settings = [&reserve, segments, &admin, cool];
-        let arguments = settings.map(|setting| ["--set", setting]).concat();
-        let broker = Broker::start(&data, &arguments);
+        let start = || start_on_small_disk(&data, reserve_bytes, port);
+        let broker = start();
         let mut client = broker.connect();
         client.create_topic(TOPIC, PARTITIONS, &[]);
         client.create_topic("other", 4, &[]);
@@ -264,10 +258,21 @@ fn a_full_disk_refuses_appends_and_comes_back() {
         }
         broker.kill();
         disk.free();
-        let broker = Broker::start(&data, &arguments);
+        let broker = start();
         acknowledged.check(&mut broker.connect(), 0..PARTITIONS);
         assert_eq!(broker.stop(), Some(0));
     }
+}
+
+fn start_on_small_disk(data: &Path, reserve_bytes: u64, admin_port: u16) -> Broker {
+    let settings = [
+        &format!("storage.reserve_bytes={reserve_bytes}"),
+        "log.segment.bytes=1048576",
+        &format!("listeners.admin=127.0.0.1:{admin_port}"),
+        // Idle logs go to their segments soon, so that those meet the full disk too.
+        "storage.cool_after_ms=500",
+    ];
+    Broker::start(data, &settings.map(|setting| ["--set", setting]).concat())
 }
 
 /// Two directories, the second on a disk that breaks.

@@ -9,7 +9,7 @@ use super::close_reason::CloseReason;
 use super::net_limits::NetLimits;
 use super::toy_service::{BIG, Client, ECHO, FETCH, Toy, request, serve, settle};
 use crate::runtime::clock::sleep;
-use crate::runtime::executor::tests::on_core;
+use crate::runtime::executor_test::on_core;
 
 const LONG: Duration = Duration::from_secs(60);
 const HOSTILE: usize = 500;

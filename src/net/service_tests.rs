@@ -15,8 +15,8 @@ use super::toy_service::{
     request, serve, settle,
 };
 use crate::runtime::core_id::CoreId;
-use crate::runtime::executor::tests::{on_core, on_cores};
 use crate::runtime::executor::{Queue, spawn};
+use crate::runtime::executor_test::{on_core, on_cores};
 use crate::runtime::mesh::mesh;
 use crate::runtime::socket::{Listener, Socket};
 

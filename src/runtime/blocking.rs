@@ -9,8 +9,8 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use super::bell::Bell;
 use super::clock;
-use super::wake::Bell;
 
 /// Jobs one thread holds; beyond it callers wait.
 const MAX_QUEUED_JOBS: usize = 1024;

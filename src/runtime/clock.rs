@@ -23,13 +23,16 @@ pub fn monotonic_us() -> u64 {
 
 /// Resolves after `duration`, on the core that calls it.
 pub async fn sleep(duration: Duration) {
+    #[cfg(feature = "glommio")]
     glommio::timer::sleep(duration).await;
+    #[cfg(not(feature = "glommio"))]
+    super::timers::sleep(duration).await;
 }
 
 #[cfg(all(test, not(feature = "loom")))]
 mod tests {
     use super::*;
-    use crate::runtime::executor::tests::on_core;
+    use crate::runtime::executor_test::on_core;
 
     #[test]
     fn time_passes_while_asleep() {

@@ -491,7 +491,7 @@ mod tests {
     use futures_lite::future::poll_fn;
 
     use super::*;
-    use crate::runtime::executor::tests::on_core;
+    use crate::runtime::executor_test::on_core;
     use crate::runtime::ring;
 
     fn pattern(seed: u8, blocks: usize) -> Slice {

@@ -1,127 +1,69 @@
-//! One pinned executor per core, and the task queues its time is shared between.
+//! One executor per core on the core's one ring: tasks, time, files, sockets and wake-ups of other
+//! threads meet in a single wait.
 //!
-//! | queue | shares | latency | what runs in it |
-//! |---|---|---|---|
-//! | `Ack` | 1000 | matters, 1 ms | appends, group commit, wake-ups, submission |
-//! | `Network` | 1000 | matters, 2 ms | connections |
-//! | `Control` | 200 | 10 ms | metadata, heartbeats, sweeps |
-//! | `Background` | 50 | 10 ms | segment write-behind, retention, compaction, scrub |
+//! | queue | turn | what runs in it |
+//! |---|---|---|
+//! | `Ack` | 1 ms | appends, group commit, wake-ups |
+//! | `Network` | 1 ms | connections |
+//! | `Control` | 500 us | metadata, sweeps |
+//! | `Background` | 500 us, 100 us beside the first two | segment write-behind, retention, compaction, scrub |
 //!
-//! While a queue is active glommio preempts the running one after its latency, provided that yields.
-//! Tasks are detached: dropping a pending one would leak it, so they are told to stop instead.
+//! A round gives every queue a turn, in this order. Between rounds due timers fire and, when nothing
+//! is runnable or some time has passed, the ring gets what was queued for it and gives what has
+//! arrived. With nothing runnable the core looks on for its spin time, then waits in the ring until
+//! something arrives, the next timer is due, or another thread wakes it (`wake.rs`).
 //!
-//! **The heartbeat.** glommio 0.9.0 loses wake-ups: when its preemption timer fires between its
-//! being armed and the first look at the queues (the thread was off its CPU for that long), the
-//! executor takes "preempted before anything ran" for "nothing to run" and parks with runnable
-//! tasks. Measured with a busy neighbour: once in about 10^4 wake-ups. Any later event gets it
-//! going again, so every core has timers that see to one: often while the core is active, rarely
-//! while it is idle. A timer whose own wake-up is lost is not armed again until something else comes,
-//! and a thread that was away for long finds several expired: hence a ladder of them, each step so
-//! much slower that the next one is still to come. They are armed before a core can park for the
-//! first time; until then the preemption timer is as good as none.
+//! Tasks are detached: they end by themselves or with the process.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
-use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::task::{Context, Poll};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use glommio::{
-    ExecutorJoinHandle, GlommioError, Latency, LocalExecutorBuilder, Placement, Shares,
-    TaskQueueHandle,
-};
+use async_task::Runnable;
 
+use super::bell::Waiters;
 use super::blocking::Pools;
+use super::core_gate::{Gate, Passage, join_all, panic_text, start_together};
 use super::core_id::CoreId;
+use super::core_plan::STALL;
+pub use super::core_plan::{CorePlan, Queue, Stalls};
 use super::ring::Ring;
-use super::wake::{Waiters, WakeFd, WatchEnd, watch};
+use super::timers::Timers;
+use super::wake::WakeFd;
 
-/// A poll of one task that takes longer than this is a stall of its core.
-const STALL: Duration = Duration::from_millis(10);
-/// Longest turn of a queue that can wait.
-const PATIENT: Latency = Latency::Matters(Duration::from_millis(10));
-/// Of glommio's default queue, in which a core starts and ends; the file head says why so long.
-const PREEMPT_TIMER: Duration = Duration::from_secs(3600);
-/// glommio's own registered buffers; we use none of them beyond wake-ups.
-const GLOMMIO_MEMORY_BYTES: usize = 64 * 1024;
-/// Bounds of the fastest heartbeat's period: what a lost wake-up costs, active and idle.
-const HEARTBEAT_ACTIVE: Duration = Duration::from_millis(2);
-const HEARTBEAT_IDLE: Duration = Duration::from_millis(64);
-/// Periods of the slower ones.
-const HEARTBEATS_SLOW: [Duration; 3] = [
-    Duration::from_millis(128),
-    Duration::from_secs(1),
-    Duration::from_secs(8),
-];
+/// What is queued for the ring waits for other runnable tasks at most this long.
+const SUBMIT_AFTER: Duration = Duration::from_micros(200);
+/// A turn of the background while acknowledgements or connections have work.
+const BACKGROUND_BESIDE: Duration = Duration::from_micros(100);
 /// How long the end of a core waits for the disk before it gives its buffers up.
 const DRAIN_LIMIT: Duration = Duration::from_secs(30);
 
-/// A task queue of a core, see the file head.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Queue {
-    /// The road of an acknowledgement.
-    Ack,
-    /// Connections.
-    Network,
-    /// Metadata, heartbeats, sweeps.
-    Control,
-    /// Whatever has time.
-    Background,
-}
-
-const QUEUES: [(Queue, usize, Latency, &str); 4] = [
-    (
-        Queue::Ack,
-        1000,
-        Latency::Matters(Duration::from_millis(1)),
-        "ack",
-    ),
-    (
-        Queue::Network,
-        1000,
-        Latency::Matters(Duration::from_millis(2)),
-        "network",
-    ),
-    (Queue::Control, 200, PATIENT, "control"),
-    (Queue::Background, 50, PATIENT, "background"),
+const QUEUES: [Queue; 4] = [
+    Queue::Ack,
+    Queue::Network,
+    Queue::Control,
+    Queue::Background,
 ];
-
-/// Where and how one core runs.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct CorePlan {
-    /// Its name.
-    pub core: CoreId,
-    /// The CPU to pin it to; unpinned when absent.
-    pub cpu: Option<usize>,
-    /// How long it looks for work before it sleeps; only for pinned cores.
-    pub spin_before_park_us: u64,
-}
-
-/// What a core's long polls cost.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Stalls {
-    /// Polls of a single task beyond 10 ms.
-    pub count: u64,
-    /// Time spent in them.
-    pub total_us: u64,
-    /// The longest one.
-    pub longest_us: u64,
-}
 
 /// What belongs to one core, found through the thread that runs it.
 pub(crate) struct Core {
     id: CoreId,
-    queues: [TaskQueueHandle; QUEUES.len()],
+    ready: [RefCell<VecDeque<Runnable>>; QUEUES.len()],
+    timers: Timers,
     ring: Rc<Ring>,
     wake_fd: Arc<WakeFd>,
-    waiters: Rc<Waiters>,
+    waiters: Waiters,
     pools: Rc<Pools>,
     stalls: Cell<Stalls>,
-    polls: Cell<u64>,
+    /// When the turn of the queue that runs is over.
+    turn_ends: Cell<Instant>,
+    /// The queue that runs gives way to the first two.
+    is_patient: Cell<bool>,
 }
 
 thread_local! {
@@ -154,16 +96,102 @@ impl Core {
         &self.pools
     }
 
+    pub(crate) fn timers(&self) -> &Timers {
+        &self.timers
+    }
+
     fn note_poll(&self, took: Duration) {
-        self.polls.set(self.polls.get() + 1);
         if took >= STALL {
-            let mut stalls = self.stalls.get();
-            let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-            stalls.count += 1;
-            stalls.total_us += took_us;
-            stalls.longest_us = stalls.longest_us.max(took_us);
-            self.stalls.set(stalls);
+            self.stalls.set(self.stalls.get().with(took));
         }
+    }
+
+    fn is_ready(&self) -> bool {
+        self.ready.iter().any(|queue| !queue.borrow().is_empty())
+    }
+
+    fn is_urgent(&self) -> bool {
+        !self.ready[0].borrow().is_empty() || !self.ready[1].borrow().is_empty()
+    }
+
+    /// Gives every queue a turn. `now` is when it begins; when it ended.
+    fn run_round(&self, mut now: Instant) -> Instant {
+        let is_urgent = self.is_urgent();
+        for queue in QUEUES {
+            let turn = match queue {
+                Queue::Ack | Queue::Network => Duration::from_millis(1),
+                Queue::Background if is_urgent => BACKGROUND_BESIDE,
+                Queue::Control | Queue::Background => Duration::from_micros(500),
+            };
+            now = self.run_turn(queue, now, turn);
+        }
+        now
+    }
+
+    fn run_turn(&self, queue: Queue, mut now: Instant, turn: Duration) -> Instant {
+        let tasks = &self.ready[queue as usize];
+        let ends = now + turn;
+        self.turn_ends.set(ends);
+        self.is_patient
+            .set(matches!(queue, Queue::Control | Queue::Background));
+        // Each task once: one that yields goes on in the next round.
+        let mut most = tasks.borrow().len();
+        while most > 0 && now < ends {
+            let Some(runnable) = tasks.borrow_mut().pop_front() else {
+                break;
+            };
+            most -= 1;
+            runnable.run();
+            let before = std::mem::replace(&mut now, Instant::now());
+            self.note_poll(now - before);
+        }
+        now
+    }
+
+    /// Runs tasks until `is_done`.
+    fn run(&self, is_done: &Cell<bool>, spin: Duration) {
+        let mut now = Instant::now();
+        let mut submitted = now;
+        while !is_done.get() {
+            now = self.run_round(now);
+            self.take_wakes();
+            if !self.is_ready() || now - submitted >= SUBMIT_AFTER {
+                self.ring.turn();
+                submitted = now;
+            }
+            self.timers.fire(now);
+            if !self.is_ready() && !is_done.get() {
+                self.park(spin);
+                now = Instant::now();
+                self.timers.fire(now);
+                submitted = now;
+            }
+        }
+    }
+
+    fn take_wakes(&self) {
+        if self.wake_fd.take() {
+            self.waiters.wake_rung();
+        }
+    }
+
+    fn park(&self, spin: Duration) {
+        let started = Instant::now();
+        while !spin.is_zero() && started.elapsed() < spin {
+            std::hint::spin_loop();
+            self.ring.turn();
+            self.take_wakes();
+            if self.is_ready() || self.timers.is_due() {
+                return;
+            }
+        }
+        self.wake_fd.begin_parking();
+        self.take_wakes();
+        if !self.is_ready() {
+            self.ring.wait(self.timers.next_in());
+        }
+        self.wake_fd.end_parking();
+        self.take_wakes();
     }
 }
 
@@ -184,17 +212,18 @@ pub fn stalls() -> Stalls {
 
 /// Runs `future` on this core. It is never cancelled; it ends by itself or with the process.
 pub fn spawn(queue: Queue, future: impl Future<Output = ()> + 'static) {
-    let core = core();
-    let handle = core.queues[queue as usize];
-    glommio::spawn_local_into(
-        Measured {
-            future,
-            core: core.clone(),
-        },
-        handle,
-    )
-    .expect("the core's queues live as long as the core")
-    .detach();
+    let (runnable, task) =
+        async_task::spawn_local(future, move |runnable| schedule(queue, runnable));
+    task.detach();
+    runnable.schedule();
+}
+
+fn schedule(queue: Queue, runnable: Runnable) {
+    match try_core() {
+        Some(core) => core.ready[queue as usize].borrow_mut().push_back(runnable),
+        // The core has ended, and the task with it.
+        None => std::mem::forget(runnable),
+    }
 }
 
 /// Lets everything else that is runnable in this queue run first.
@@ -205,34 +234,16 @@ pub async fn yield_now() {
 /// Yields to other queues when this one's turn is over; cheap otherwise. Every loop that may run
 /// long calls it.
 pub async fn yield_if_needed() {
-    glommio::yield_if_needed().await;
-}
-
-/// Measures each poll of a task.
-struct Measured<F> {
-    future: F,
-    core: Rc<Core>,
-}
-
-impl<F: Future<Output = ()>> Future for Measured<F> {
-    type Output = ();
-
-    #[allow(unsafe_code)]
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        // SAFETY: `future` is never moved out of the pinned `Measured`, which has no `Drop` of its
-        // own and is `Unpin` only when `future` is.
-        let this = unsafe { self.get_unchecked_mut() };
-        let started = Instant::now();
-        // SAFETY: as above.
-        let outcome = unsafe { Pin::new_unchecked(&mut this.future) }.poll(context);
-        this.core.note_poll(started.elapsed());
-        outcome
+    let core = core();
+    let gives_way = core.is_patient.get() && core.is_urgent();
+    if gives_way || Instant::now() >= core.turn_ends.get() {
+        yield_now().await;
     }
 }
 
 /// The running cores.
 pub struct Cores {
-    handles: Vec<(CoreId, ExecutorJoinHandle<()>)>,
+    handles: Vec<(CoreId, JoinHandle<()>)>,
 }
 
 impl Cores {
@@ -241,33 +252,11 @@ impl Cores {
     /// # Errors
     /// A core panicked or could not run.
     pub fn join(self) -> Result<(), String> {
-        let mut problems = Vec::new();
-        for (core, handle) in self.handles {
-            if let Err(error) = handle.join() {
-                problems.push(format!("core {core}: {}", describe(error)));
-            }
-        }
-        if problems.is_empty() {
-            Ok(())
-        } else {
-            Err(problems.join("; "))
-        }
+        join_all(self.handles, |handle| {
+            let payload = handle.join().err()?;
+            Some(panic_text(&*payload))
+        })
     }
-}
-
-fn describe(error: GlommioError<()>) -> String {
-    use glommio::BuilderErrorKind::ThreadPanic;
-    let GlommioError::BuilderError(ThreadPanic(payload)) = error else {
-        return error.to_string();
-    };
-    let text = payload
-        .downcast_ref::<String>()
-        .map(String::as_str)
-        .or_else(|| payload.downcast_ref::<&str>().copied());
-    format!(
-        "panicked: {}",
-        text.unwrap_or("with something that is not text")
-    )
 }
 
 /// Starts one thread per plan. `main` runs on all of them, and only once all of them are up; a
@@ -280,150 +269,64 @@ where
     F: Fn(CoreId) -> Fut + Clone + Send + 'static,
     Fut: Future<Output = ()> + 'static,
 {
-    let mut handles = Vec::with_capacity(plans.len());
-    let mut gates = Vec::with_capacity(plans.len());
-    for plan in plans {
-        let (ready, is_ready) = sync_channel(1);
-        let (go, may_go) = sync_channel(1);
+    let start = |plan: CorePlan, gate| {
         let pools = Pools::start(plan.core)?;
         let main = main.clone();
-        let handle = builder(plan)
-            .spawn(move || run_core(plan, pools, ready, may_go, main))
-            .map_err(io::Error::from)?;
-        handles.push((plan.core, handle));
-        gates.push((plan.core, is_ready, go));
-    }
-    // A core that fails before it can report drops its end, and tells why through its handle.
-    let failed = gates
-        .iter()
-        .find_map(|(core, is_ready, _)| match is_ready.recv() {
-            Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(io::Error::new(
-                error.kind(),
-                format!("core {core}: {error}"),
-            )),
-            Err(_) => Some(io::Error::other(format!("core {core} did not start"))),
-        });
-    if let Some(error) = failed {
-        drop(gates);
-        return match (Cores { handles }).join() {
-            Err(why) => Err(io::Error::new(error.kind(), format!("{error}: {why}"))),
-            Ok(()) => Err(error),
-        };
-    }
-    for (_, _, go) in gates {
-        // Nobody listening means that the core panicked just now; join reports it.
-        go.send(()).ok();
-    }
+        std::thread::Builder::new()
+            .name(format!("core-{}", plan.core))
+            .spawn(move || run_core(plan, pools, &gate, main))
+    };
+    let handles = start_together(plans, start, |handles| Cores { handles }.join())?;
     Ok(Cores { handles })
 }
 
-fn builder(plan: CorePlan) -> LocalExecutorBuilder {
-    let placement = plan.cpu.map_or(Placement::Unbound, Placement::Fixed);
-    let builder = LocalExecutorBuilder::new(placement)
-        .name(&format!("core-{}", plan.core))
-        .io_memory(GLOMMIO_MEMORY_BYTES)
-        .preempt_timer(PREEMPT_TIMER);
-    match plan.spin_before_park_us {
-        0 => builder,
-        spin_us => builder.spin_before_park(Duration::from_micros(spin_us)),
-    }
-}
-
-async fn run_core<F, Fut>(
-    plan: CorePlan,
-    pools: Pools,
-    ready: SyncSender<io::Result<()>>,
-    may_go: Receiver<()>,
-    main: F,
-) where
+fn run_core<F, Fut>(plan: CorePlan, pools: Pools, gate: &Gate, main: F)
+where
     F: Fn(CoreId) -> Fut,
     Fut: Future<Output = ()> + 'static,
 {
-    let end = Rc::new(WatchEnd::default());
-    let core = match set_up(plan, pools, &end) {
-        Ok(core) => core,
-        Err(error) => {
-            ready.send(Err(error)).ok();
+    let core = match gate.pass(set_up(plan, pools)) {
+        Passage::Run(core) => core,
+        Passage::End(_) => {
+            CORE.take();
             return;
         }
     };
-    ready.send(Ok(())).ok();
-    // Blocks this thread, which has nothing else to do yet.
-    if may_go.recv().is_ok() {
-        let _armed = arm_first_heartbeats().await;
-        let main = Measured {
-            future: main(plan.core),
-            core: core.clone(),
-        };
-        pin!(main).await;
-        drain(&core.ring).await;
-    }
-    end.end(&core.wake_fd).await;
+    let done = Rc::new(Cell::new(false));
+    let (main, ended, ring) = (main(plan.core), done.clone(), core.ring.clone());
+    spawn(Queue::Network, async move {
+        main.await;
+        drain(&ring).await;
+        ended.set(true);
+    });
+    let spin = match plan.cpu {
+        Some(_) => Duration::from_micros(plan.spin_before_park_us),
+        None => Duration::ZERO,
+    };
+    core.run(&done, spin);
     core.ring.close();
-    yield_now().await;
     CORE.take();
 }
 
-fn set_up(plan: CorePlan, pools: Pools, end: &Rc<WatchEnd>) -> io::Result<Rc<Core>> {
+fn set_up(plan: CorePlan, pools: Pools) -> io::Result<Rc<Core>> {
+    if let Some(cpu) = plan.cpu {
+        super::thread::pin(cpu)?;
+    }
     let wake_fd = Arc::new(WakeFd::new()?);
-    let spins = plan.cpu.is_some() && plan.spin_before_park_us > 0;
-    let ring = Rc::new(Ring::open(wake_fd.raw(), spins)?);
-    let executor = glommio::executor();
     let core = Rc::new(Core {
         id: plan.core,
-        queues: QUEUES.map(|(_, shares, latency, name)| {
-            executor.create_task_queue(Shares::Static(shares), latency, name)
-        }),
-        ring: ring.clone(),
-        wake_fd: wake_fd.clone(),
-        waiters: Rc::new(Waiters::default()),
+        ready: Default::default(),
+        timers: Timers::default(),
+        ring: Rc::new(Ring::open(wake_fd.raw())?),
+        wake_fd,
+        waiters: Waiters::default(),
         pools: Rc::new(pools),
         stalls: Cell::new(Stalls::default()),
-        polls: Cell::new(0),
+        turn_ends: Cell::new(Instant::now()),
+        is_patient: Cell::new(false),
     });
     CORE.set(Some(core.clone()));
-    glommio::spawn_local(heartbeat(core.clone())).detach();
-    for period in HEARTBEATS_SLOW {
-        glommio::spawn_local(slow_heartbeat(core.clone(), period)).detach();
-    }
-    spawn(Queue::Ack, ring.clone().flush_turns());
-    spawn(
-        Queue::Ack,
-        watch(wake_fd, ring, core.waiters.clone(), end.clone()),
-    );
     Ok(core)
-}
-
-/// See the file head. Not measured like other tasks: it must not take itself for activity.
-async fn heartbeat(core: Rc<Core>) {
-    let mut period = HEARTBEAT_ACTIVE;
-    while !core.ring.is_closing() {
-        let before = core.polls.get();
-        super::clock::sleep(period).await;
-        period = if core.polls.get() == before {
-            (2 * period).min(HEARTBEAT_IDLE)
-        } else {
-            HEARTBEAT_ACTIVE
-        };
-    }
-}
-
-async fn slow_heartbeat(core: Rc<Core>, period: Duration) {
-    while !core.ring.is_closing() {
-        super::clock::sleep(period).await;
-    }
-}
-
-/// Arms a timer for each heartbeat now: a core may park before it has polled these for the first time.
-async fn arm_first_heartbeats() -> Vec<Pin<Box<dyn Future<Output = ()>>>> {
-    let mut armed: Vec<Pin<Box<dyn Future<Output = ()>>>> = Vec::new();
-    for period in [HEARTBEAT_ACTIVE].into_iter().chain(HEARTBEATS_SLOW) {
-        let mut timer = Box::pin(super::clock::sleep(period));
-        futures_lite::future::poll_once(timer.as_mut()).await;
-        armed.push(timer);
-    }
-    armed
 }
 
 /// The kernel must be done with our buffers before the memory may go.
@@ -431,146 +334,5 @@ async fn drain(ring: &Rc<Ring>) {
     let started = Instant::now();
     while ring.in_memory_flight() > 0 && started.elapsed() < DRAIN_LIMIT {
         super::clock::sleep(Duration::from_millis(1)).await;
-    }
-}
-
-#[cfg(all(test, not(feature = "loom")))]
-pub(crate) mod tests {
-    use std::sync::atomic::{AtomicU64, Ordering};
-
-    use super::*;
-    use crate::runtime::signal::Signal;
-
-    pub(crate) fn unpinned(cores: u16) -> Vec<CorePlan> {
-        (0..cores)
-            .map(|core| CorePlan {
-                core: CoreId(core),
-                cpu: None,
-                spin_before_park_us: 0,
-            })
-            .collect()
-    }
-
-    /// Runs `main` on that many unpinned cores to its end.
-    pub(crate) fn on_cores<F, Fut>(cores: u16, main: F)
-    where
-        F: Fn(CoreId) -> Fut + Clone + Send + 'static,
-        Fut: Future<Output = ()> + 'static,
-    {
-        start_cores(unpinned(cores), main)
-            .expect("start")
-            .join()
-            .expect("cores end well");
-    }
-
-    /// Runs a future that moves things of this thread onto one core.
-    pub(crate) fn on_core<Fut: Future<Output = ()> + 'static>(
-        main: impl FnOnce() -> Fut + Send + 'static,
-    ) {
-        let main = Arc::new(std::sync::Mutex::new(Some(main)));
-        on_cores(1, move |_| {
-            let main = main
-                .lock()
-                .expect("lock")
-                .take()
-                .expect("one core takes it once");
-            main()
-        });
-    }
-
-    #[test]
-    fn every_core_runs_and_knows_its_name() {
-        let seen = Arc::new(AtomicU64::new(0));
-        let told = seen.clone();
-        on_cores(3, move |core| {
-            let told = told.clone();
-            async move {
-                assert_eq!(current_core(), core);
-                told.fetch_add(1 << (8 * core.0), Ordering::Relaxed);
-            }
-        });
-        assert_eq!(seen.load(Ordering::Relaxed), 0x01_01_01);
-    }
-
-    #[test]
-    fn pinned_and_spinning_cores_run_too() {
-        let cpu = crate::runtime::host::usable_cpus()[0];
-        let plan = CorePlan {
-            core: CoreId(0),
-            cpu: Some(cpu),
-            spin_before_park_us: 50,
-        };
-        let cores = start_cores(vec![plan], |_| async {
-            let directory = tempfile::tempdir().expect("tempdir");
-            let path = directory.path().join("file");
-            let file = crate::runtime::disk::create(&path, 0)
-                .await
-                .expect("create");
-            let mut block = crate::runtime::buffer::AppendBuf::allocate(4096);
-            block.append(&[7; 4096]);
-            let durable = crate::runtime::disk::Durability::Durable;
-            file.write(0, block.whole(), durable).await.expect("write");
-        });
-        cores.expect("start").join().expect("end");
-    }
-
-    #[test]
-    fn spawned_tasks_of_every_queue_run() {
-        on_core(|| async {
-            let left = Rc::new(Cell::new(40));
-            let done = Rc::new(Signal::default());
-            for index in 0..40 {
-                let (left, done) = (left.clone(), done.clone());
-                spawn(QUEUES[index % QUEUES.len()].0, async move {
-                    yield_now().await;
-                    yield_if_needed().await;
-                    left.set(left.get() - 1);
-                    done.raise();
-                });
-            }
-            while left.get() > 0 {
-                done.raised().await;
-            }
-        });
-    }
-
-    #[test]
-    fn a_panic_is_reported_by_core_and_text() {
-        let cores = start_cores(unpinned(2), |core| async move {
-            assert_ne!(core, CoreId(1), "planted");
-        });
-        let problem = cores.expect("start").join().expect_err("core 1 panicked");
-        assert!(
-            problem.contains("core 1") && problem.contains("planted"),
-            "{problem}"
-        );
-    }
-
-    #[test]
-    fn a_core_that_cannot_be_pinned_fails_the_start() {
-        let mut plans = unpinned(2);
-        plans[1].cpu = Some(100_000);
-        assert!(start_cores(plans, |_| async { panic!("must not run") }).is_err());
-    }
-
-    #[test]
-    fn a_long_poll_is_counted_as_a_stall() {
-        on_core(|| async {
-            let done = Rc::new(Signal::default());
-            let finished = done.clone();
-            let waiting = done.raised();
-            spawn(Queue::Control, async move {
-                let started = Instant::now();
-                while started.elapsed() < 2 * STALL {
-                    std::hint::spin_loop();
-                }
-                finished.raise();
-            });
-            waiting.await;
-            yield_now().await;
-            let stalls = stalls();
-            assert_eq!(stalls.count, 1);
-            assert!(stalls.longest_us >= 20_000 && stalls.total_us == stalls.longest_us);
-        });
     }
 }

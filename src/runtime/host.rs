@@ -17,7 +17,7 @@ use super::buffer::{AppendBuf, BLOCK_BYTES};
 
 /// Oldest kernel with everything used here (SINGLE_ISSUER is 6.0, long-term support begins at 6.1).
 pub const KERNEL_NEEDED: (u32, u32) = (6, 1);
-/// glommio refuses to start a core below this.
+/// glommio refuses to start a core below this. Nothing else here locks memory.
 pub const MEMLOCK_FLOOR_BYTES: u64 = 512 * 1024;
 /// What glommio pins per core: three rings with 64 KiB each.
 pub const MEMLOCK_PER_CORE_BYTES: u64 = 3 * 64 * 1024;
@@ -170,6 +170,9 @@ fn missing_operations(ring: &IoUring) -> Vec<&'static str> {
 }
 
 fn check_memlock(cores: usize) -> Option<Shortcoming> {
+    if !cfg!(feature = "glommio") {
+        return None;
+    }
     // The limit of the root user's capability is not the resource limit.
     let limit = rustix::process::getrlimit(Resource::Memlock);
     let found = limit.current.unwrap_or(u64::MAX);

@@ -9,9 +9,9 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::bell::Bell;
 use super::core_id::CoreId;
 use super::queue::{Consumer, Producer, spsc};
-use super::wake::Bell;
 
 /// One core's end of a mesh. Made before the cores start and moved onto its core.
 pub struct MeshPort<T> {
@@ -315,8 +315,8 @@ impl<T> OneshotReceiver<T> {
 #[cfg(all(test, not(feature = "loom")))]
 mod tests {
     use super::*;
-    use crate::runtime::executor::tests::{on_core, on_cores};
     use crate::runtime::executor::yield_now;
+    use crate::runtime::executor_test::{on_core, on_cores};
 
     /// Hands one value to each core by index.
     fn dealt<T>(values: Vec<T>) -> impl Fn(CoreId) -> T + Clone {

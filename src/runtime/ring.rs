@@ -1,16 +1,9 @@
-//! Our own io_uring ring of this core, beside glommio's.
+//! The io_uring ring of this core: what every operation owns and how it ends.
 //!
 //! * Files: reads and writes from *our* buffers, with per-write DSYNC, and syncs. Sockets: only the
 //!   waiting for readiness; the bytes move by plain non-blocking calls.
-//! * **One submission per turn**: an operation only fills an entry and wakes the flusher task, which
-//!   runs behind whatever else is runnable in its queue and enters the kernel once for all of them.
-//! * **Wake-up**: the ring signals the core's eventfd, which glommio reads (`wake.rs`). The flusher
-//!   also reaps whatever is there already, so a busy core takes most completions without it.
-//! * **Flags**: SINGLE_ISSUER. COOP_TASKRUN with TASKRUN_FLAG where the core does not spin before
-//!   parking: completions then wait for the next system call instead of interrupting the core, and
-//!   a parked core is still woken. A spinning core makes no system calls, so it keeps the interrupt.
-//!   DEFER_TASKRUN would raise nothing until somebody enters *this* ring, which a core parked in
-//!   glommio's never does. IORING_ENTER_NO_IOWAIT has no use here: this ring is never waited on.
+//! * **When** the kernel is entered, and with which flags the ring is opened, is for `ring_turn.rs`:
+//!   there is one for the core that waits in this ring, and one for glommio's beside it.
 //! * **Buffers** belong to the operation's slot from submission until its completion arrives,
 //!   whether or not somebody still waits for it. A dropped wait for readiness is cancelled; a
 //!   dropped read or write runs to its end unseen.
@@ -19,7 +12,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::Future;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -30,15 +23,18 @@ use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use slab::Slab;
 
 use super::buffer::{AppendBuf, Slice};
+use super::ring_turn::RingTurn;
 
 /// Entries submitted in one go; more of them in one turn are submitted in several.
-const SUBMISSION_ENTRIES: u32 = 512;
+pub(super) const SUBMISSION_ENTRIES: u32 = 512;
 /// Completions the kernel can hold before it falls back to a list of its own.
-const COMPLETION_ENTRIES: u32 = 8192;
+pub(super) const COMPLETION_ENTRIES: u32 = 8192;
 /// Operations of one core that may be waiting at once: two per connection and the disk's.
 const MAX_OPERATIONS: usize = 1 << 18;
 /// Marks completions nobody waits for.
 const UNOWNED: u64 = u64::MAX;
+/// Marks the completion that is [`RingTurn`]'s own.
+pub(super) const OF_THE_TURN: u64 = u64::MAX - 1;
 
 /// How often each operation was submitted on this core since it started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -93,50 +89,36 @@ struct Slot {
 
 /// The ring of one core.
 pub(crate) struct Ring {
-    uring: RefCell<IoUring>,
+    pub(super) uring: RefCell<IoUring>,
+    pub(super) turn: RingTurn,
     slots: RefCell<Slab<Slot>>,
     backlog: RefCell<VecDeque<squeue::Entry>>,
     arrived: RefCell<Vec<(u64, i32)>>,
-    flush_wanted: Cell<bool>,
-    flusher: RefCell<Option<Waker>>,
-    closing: Cell<bool>,
+    pub(super) closing: Cell<bool>,
     in_memory_flight: Cell<usize>,
     counters: Cell<RingCounters>,
 }
 
 impl Ring {
-    /// Opens the ring of the calling thread, which must be the only one that ever uses it, and
-    /// lets every completion signal `eventfd`.
-    pub(crate) fn open(eventfd: RawFd, core_spins: bool) -> io::Result<Ring> {
-        let mut builder = IoUring::builder();
-        builder
-            .setup_single_issuer()
-            .setup_cqsize(COMPLETION_ENTRIES)
-            .setup_clamp()
-            .dontfork();
-        if !core_spins {
-            builder.setup_coop_taskrun().setup_taskrun_flag();
-        }
-        let uring = builder.build(SUBMISSION_ENTRIES)?;
-        uring.submitter().register_eventfd(eventfd)?;
-        Ok(Ring {
+    /// The ring of the calling thread, which must be the only one that ever uses it.
+    pub(super) fn new(uring: IoUring, turn: RingTurn) -> Ring {
+        Ring {
             uring: RefCell::new(uring),
+            turn,
             slots: RefCell::new(Slab::new()),
             backlog: RefCell::new(VecDeque::new()),
             arrived: RefCell::new(Vec::new()),
-            flush_wanted: Cell::new(false),
-            flusher: RefCell::new(None),
             closing: Cell::new(false),
             in_memory_flight: Cell::new(0),
             counters: Cell::new(RingCounters::default()),
-        })
+        }
     }
 
     pub(crate) fn counters(&self) -> RingCounters {
         self.counters.get()
     }
 
-    fn count(&self, change: impl FnOnce(&mut RingCounters)) {
+    pub(super) fn count(&self, change: impl FnOnce(&mut RingCounters)) {
         let mut counters = self.counters.get();
         change(&mut counters);
         self.counters.set(counters);
@@ -268,40 +250,29 @@ impl Ring {
         }
     }
 
-    fn push(&self, entry: squeue::Entry) {
+    pub(super) fn push(&self, entry: squeue::Entry) {
         // SAFETY: the slot owns what the entry points to until the completion is taken.
         let pushed = unsafe { self.uring.borrow_mut().submission().push(&entry) };
         if pushed.is_err() {
             self.backlog.borrow_mut().push_back(entry);
         }
-        self.want_flush();
+        self.turn.note_push();
     }
 
-    fn want_flush(&self) {
-        if !self.flush_wanted.replace(true)
-            && let Some(waker) = self.flusher.borrow_mut().take()
-        {
-            waker.wake();
-        }
-    }
-
-    /// The flusher task of this core; ends after [`Ring::close`].
-    pub(crate) async fn flush_turns(self: Rc<Ring>) {
-        loop {
-            FlushWanted(&self).await;
-            if self.closing.get() {
-                return;
-            }
-            self.flush();
-        }
+    /// Whether entries wait for the kernel to be entered.
+    pub(super) fn is_queued(&self) -> bool {
+        !self.uring.borrow_mut().submission().is_empty()
     }
 
     /// Submits everything queued and takes the completions that are there.
-    fn flush(&self) {
+    pub(super) fn flush(&self) {
         loop {
+            if self.is_queued() {
+                self.count(|counters| counters.submissions += 1);
+            }
             let submitted = self.uring.borrow().submit();
             match submitted {
-                Ok(_) => self.count(|counters| counters.submissions += 1),
+                Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 // The kernel is out of room: take completions and come back next turn.
                 Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EBUSY)) => {}
@@ -312,13 +283,10 @@ impl Ring {
                 break;
             }
         }
-        if !self.uring.borrow_mut().submission().is_empty() {
-            self.want_flush();
-        }
     }
 
     /// Moves entries of the backlog to the submission queue; whether there were any.
-    fn refill(&self) -> bool {
+    pub(super) fn refill(&self) -> bool {
         let mut backlog = self.backlog.borrow_mut();
         let mut uring = self.uring.borrow_mut();
         let mut submission = uring.submission();
@@ -345,8 +313,10 @@ impl Ring {
         );
         for (key, result) in arrived.drain(..) {
             self.count(|counters| counters.completions += 1);
-            if key != UNOWNED {
-                self.complete(key, result);
+            match key {
+                UNOWNED => {}
+                OF_THE_TURN => self.turn.note_completion(),
+                key => self.complete(key, result),
             }
         }
         *self.arrived.borrow_mut() = arrived;
@@ -399,15 +369,10 @@ impl Ring {
         self.in_memory_flight.get()
     }
 
-    /// Whether the core ends.
-    pub(crate) fn is_closing(&self) -> bool {
-        self.closing.get()
-    }
-
-    /// Ends the flusher.
+    /// Nothing is submitted any more.
     pub(crate) fn close(&self) {
         self.closing.set(true);
-        self.want_flush();
+        self.turn.note_push();
     }
 }
 
@@ -422,20 +387,6 @@ impl Drop for Ring {
 
 fn outcome(result: i32) -> io::Result<usize> {
     usize::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result))
-}
-
-struct FlushWanted<'a>(&'a Ring);
-
-impl Future for FlushWanted<'_> {
-    type Output = ();
-
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        if self.0.flush_wanted.replace(false) {
-            return Poll::Ready(());
-        }
-        *self.0.flusher.borrow_mut() = Some(context.waker().clone());
-        Poll::Pending
-    }
 }
 
 /// One submitted operation; dropping it abandons the wait, not the buffers.

@@ -368,8 +368,8 @@ mod tests {
     use super::*;
     use crate::runtime::buffer::AppendBuf;
     use crate::runtime::core_id::CoreId;
-    use crate::runtime::executor::tests::{on_core, on_cores};
     use crate::runtime::executor::{Queue, spawn};
+    use crate::runtime::executor_test::{on_core, on_cores};
     use crate::runtime::mesh::mesh;
     use crate::runtime::ring;
 

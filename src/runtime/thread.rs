@@ -18,7 +18,7 @@ pub fn start(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()>
 ///
 /// # Errors
 /// When there is no such CPU, or this process may not use it.
-#[cfg(feature = "single-ring")]
+#[cfg(not(feature = "glommio"))]
 pub(crate) fn pin(cpu: usize) -> io::Result<()> {
     let mut set = rustix::thread::CpuSet::new();
     if cpu >= rustix::thread::CpuSet::MAX_CPU {

@@ -142,8 +142,8 @@ fn limits_and_rings() {
         open-files | SELF/limits = Max open files 1024 4095 files | error | 4095 | 0
         open-files | SELF/limits = Max open files 1024 4096 files | warning | 4096 | 0
         open-files | SELF/limits = Max open files 1024 unlimited files | ok | unlimited | 0
-        locked-memory | SELF/limits = Max locked memory 65536 65536 bytes | error | 65536 | 0
-        locked-memory | SELF/limits = Max locked memory 524288 unlimited bytes | warning | 524288 | 0
+        locked-memory | SELF/limits = Max locked memory 65536 65536 bytes | hint | 65536 | 0
+        locked-memory | SELF/limits = Max locked memory 524288 unlimited bytes | hint | 524288 | 0
         locked-memory | SELF/limits = Max locked memory 8388608 8388608 bytes | ok | 8388608 | 0
         aio-max-nr | proc/sys/fs/aio-max-nr = 65536 | not applicable | - | 0
         kernel | KERNEL/osrelease = 5.15.0-91-generic | error | 5.15 | 0

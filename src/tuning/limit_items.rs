@@ -75,9 +75,11 @@ pub(super) fn locked_memory(host: &Host) -> Vec<Finding> {
         Ok((soft, _)) => soft,
         Err(why) => return unknown(ITEM, why, &should_be),
     };
-    let reason = "The rings of each core lock memory; without enough of it the broker does not \
-                  start. This is the limit of this shell; a service has its own.";
+    let reason = "A broker built with the feature glommio locks memory for the rings of each core and \
+                  does not start without enough of it; others lock none. This is the limit of this \
+                  shell; a service has its own.";
     let severity = match soft {
+        soft if soft < needed && !cfg!(feature = "glommio") => Severity::Hint,
         ..MEMLOCK_FLOOR_BYTES => Severity::Error,
         soft if soft < needed => Severity::Warning,
         _ => Severity::Good,

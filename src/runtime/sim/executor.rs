@@ -1,24 +1,13 @@
-//! Tasks of the simulated machine; see the real `executor.rs` for what the names mean.
+//! Tasks of the simulated machine, which schedules all queues by chance; see the real `executor.rs` for
+//! what the names mean.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use super::core_id::CoreId;
+pub use super::core_plan::Queue;
 use super::sim::world;
-
-/// The task queues of a core; the simulation schedules all of them by chance.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Queue {
-    /// What an acknowledgement waits for.
-    Ack,
-    /// Connections.
-    Network,
-    /// Metadata and administration.
-    Control,
-    /// Everything that can wait.
-    Background,
-}
 
 /// Starts a detached task on the current core.
 pub fn spawn(_queue: Queue, future: impl Future<Output = ()> + 'static) {

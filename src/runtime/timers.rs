@@ -1,38 +1,18 @@
-//! Time: the wall clock for timestamps, the monotonic clock for everything that waits.
+//! The tasks of a core that wait for a moment.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::OnceLock;
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use super::executor;
-
-static START: OnceLock<Instant> = OnceLock::new();
 
 /// Sleeps longer than this end early, after years; the clock has no later moments.
 const MOST_SLEEP: Duration = Duration::from_secs(10 * 365 * 86_400);
 
-/// Milliseconds since 1970, as records carry them. May jump.
-#[must_use]
-pub fn wall_ms() -> i64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-}
-
-/// Microseconds since some moment early in this process; only differences mean anything.
-#[must_use]
-pub fn monotonic_us() -> u64 {
-    let start = START.get_or_init(Instant::now);
-    u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX)
-}
-
-/// Resolves after `duration`, on the core that calls it.
-pub async fn sleep(duration: Duration) {
+pub(crate) async fn sleep(duration: Duration) {
     Sleep {
         due: Instant::now() + duration.min(MOST_SLEEP),
         number: None,
@@ -106,20 +86,5 @@ impl Drop for Sleep {
                 .borrow_mut()
                 .remove(&(self.due, number));
         }
-    }
-}
-#[cfg(all(test, not(feature = "loom")))]
-mod tests {
-    use super::*;
-    use crate::runtime::executor::tests::on_core;
-
-    #[test]
-    fn time_passes_while_asleep() {
-        on_core(|| async {
-            let before = monotonic_us();
-            sleep(Duration::from_millis(2)).await;
-            assert!(monotonic_us() - before >= 2000);
-            assert!(wall_ms() > 1_600_000_000_000);
-        });
     }
 }
