@@ -5,6 +5,9 @@
 //! * **Wake-up**: the core waits in this ring, which also reads the core's eventfd (`wake.rs`).
 //! * **Flags**: SINGLE_ISSUER and DEFER_TASKRUN: completions are made when the core enters the ring
 //!   for them and never interrupt it. TASKRUN_FLAG tells without a system call that there are some.
+//! * **Waiting is not for a disk**: NO_IOWAIT (Linux 6.15) keeps an idle core out of the host's iowait
+//!   and I/O pressure. Older kernels count it there.
+#![allow(unsafe_code)] // The wait passes a flag that the crate's safe calls do not.
 
 use std::cell::Cell;
 use std::io;
@@ -12,7 +15,7 @@ use std::os::fd::RawFd;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use io_uring::{IoUring, opcode, types};
+use io_uring::{EnterFlags, IoUring, opcode, types};
 
 use super::ring::{COMPLETION_ENTRIES, OF_THE_TURN, Ring, SUBMISSION_ENTRIES};
 
@@ -23,6 +26,7 @@ pub(super) struct RingTurn {
     /// may write to it until the ring is gone.
     wake_count: &'static AtomicU64,
     wake_armed: Cell<bool>,
+    wait_flags: EnterFlags,
 }
 
 impl RingTurn {
@@ -48,10 +52,15 @@ impl Ring {
             .setup_clamp()
             .dontfork()
             .build(SUBMISSION_ENTRIES)?;
+        let mut wait_flags = EnterFlags::EXT_ARG | EnterFlags::GETEVENTS;
+        if uring.params().is_feature_no_iowait() {
+            wait_flags |= EnterFlags::NO_IOWAIT;
+        }
         let turn = RingTurn {
             wake_fd: eventfd,
             wake_count: Box::leak(Box::default()),
             wake_armed: Cell::new(false),
+            wait_flags,
         };
         Ok(Ring::new(uring, turn))
     }
@@ -82,11 +91,14 @@ impl Ring {
         if let Some(limit) = &limit {
             arguments = arguments.timespec(limit);
         }
-        let waited = self
-            .uring
-            .borrow()
-            .submitter()
-            .submit_with_args(1, &arguments);
+        let waited = {
+            let mut uring = self.uring.borrow_mut();
+            let queued = u32::try_from(uring.submission().len()).expect("SUBMISSION_ENTRIES");
+            let flags = self.turn.wait_flags.bits();
+            // SAFETY: EXT_ARG goes with `SubmitArgs`, which is what the kernel expects there and
+            // outlives the call, as does the time it points to.
+            unsafe { uring.submitter().enter(queued, 1, flags, Some(&arguments)) }
+        };
         match waited {
             Ok(_) => {}
             Err(error)

@@ -110,9 +110,10 @@ pub(super) fn idle_iowait(host: &Host) -> Vec<Finding> {
     let Some(blocked) = blocked.and_then(|number| number.trim().parse::<u64>().ok()) else {
         return vec![Finding::odd(ITEM, "no procs_blocked", should_be)];
     };
-    let reason = "A core of the broker that waits for anything at all waits in its ring, and the \
-                  kernel counts that as waiting for a disk: an idle broker shows as iowait, which is \
-                  neither load nor a slow disk.";
+    let reason = "A core of the broker that waits for anything at all waits in its ring. Kernels before \
+                  6.15 count that as waiting for a disk, and an idle broker shows as iowait, which is \
+                  neither load nor a slow disk; later ones are told not to. After a broker was \
+                  killed some of them keep showing it.";
     let found = format!("procs_blocked {blocked} at this moment");
     let remedy = "watch the broker's CPU time and its flush latency instead";
     vec![Finding::new(ITEM, Severity::Hint, found, should_be, reason).remedied(remedy)]
