@@ -23,6 +23,7 @@ use super::group::{Epoch, GroupHeader, group_size_bytes};
 use super::group_queue::{Creation, DirectWrite, GroupQueue, GroupRoom, PendingAppend};
 use super::journal_files::JournalFiles;
 use super::position::{AppendedBytes, LogId};
+use crate::observe::histogram::Histogram;
 use crate::runtime::breach::{Breach, is_planted};
 use crate::runtime::buffer::{AppendBuf, BLOCK_BYTES, Slice};
 use crate::runtime::clock;
@@ -113,6 +114,7 @@ pub struct Cut {
 
 struct Sealed {
     sequence: u64,
+    sealed_us: u64,
     bytes: Slice,
     file: File,
     position: u64,
@@ -151,6 +153,8 @@ pub struct Journal {
     state: RefCell<State>,
     failure: RefCell<Option<Rc<str>>>,
     stopped: Cell<bool>,
+    /// When the oldest pending append came; none is pending otherwise.
+    pending_since_us: Cell<Option<u64>>,
     /// Something is pending, or a flight ended.
     work: Signal,
     /// Pending entries became fewer.
@@ -168,6 +172,16 @@ pub struct Journal {
     /// A log has rolled: its old segment is to be stored and sealed.
     rolled: Cell<bool>,
     counts: Cell<JournalCounts>,
+    times: JournalTimes,
+}
+
+/// Where the time of an acknowledgement goes, per group.
+#[derive(Debug, Default)]
+pub struct JournalTimes {
+    /// From the first append that waits until its group is taken.
+    pub wait: Histogram,
+    /// From there until the group and its extents are on stable storage.
+    pub write: Histogram,
 }
 
 /// Numbers for metrics.
@@ -186,6 +200,12 @@ pub struct JournalCounts {
 }
 
 impl Journal {
+    /// Durations since the start.
+    #[must_use]
+    pub fn times(&self) -> &JournalTimes {
+        &self.times
+    }
+
     /// Opens the journal and starts its task. `recycled` are whole journal files of earlier epochs
     /// with their sizes; new ones are numbered from `next_file`.
     pub async fn start(
@@ -216,6 +236,8 @@ impl Journal {
             closed: Cell::new(false),
             rolled: Cell::new(false),
             counts: Cell::default(),
+            times: JournalTimes::default(),
+            pending_since_us: Cell::new(None),
         });
         // A crash while a file was made leaves a short one.
         let (mut whole, short): (Vec<_>, Vec<_>) = recycled
@@ -319,6 +341,9 @@ impl Journal {
             return;
         }
         self.state.borrow_mut().queue.append(append);
+        if self.pending_since_us.get().is_none() {
+            self.pending_since_us.set(Some(clock::monotonic_us()));
+        }
         self.work.raise();
     }
 
@@ -588,6 +613,7 @@ impl Journal {
         let (file, position, end) = state.files.place(header.sequence, bytes.len() as u64);
         let sealed = Sealed {
             sequence: header.sequence,
+            sealed_us: clock::monotonic_us(),
             bytes,
             file,
             position,
@@ -603,7 +629,12 @@ impl Journal {
             creations: body.creations,
             cut: body.cut,
         });
+        // What did not fit is counted from here on.
+        let left = (state.queue.bytes() > 0).then_some(sealed.sealed_us);
         drop(state);
+        if let Some(since_us) = self.pending_since_us.replace(left) {
+            self.times.wait.note(sealed.sealed_us - since_us);
+        }
         self.room.raise();
         sealed
     }
@@ -637,7 +668,11 @@ impl Journal {
             group.and(extents.map(drop))
         };
         match written {
-            Ok(()) => self.complete(sealed.sequence),
+            Ok(()) => {
+                let took_us = clock::monotonic_us() - sealed.sealed_us;
+                self.times.write.note(took_us);
+                self.complete(sealed.sequence);
+            }
             // Never retried: after a failed flush nobody knows what the device holds.
             Err(error) => self.fail(&format!("writing the journal failed: {error}")),
         }

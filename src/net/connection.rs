@@ -22,12 +22,13 @@ use std::task::{Context, Poll};
 use core::time::Duration;
 
 use futures_lite::future::or;
+use smallvec::SmallVec;
 
 use super::close_reason::CloseReason;
 use super::connection_table::Entry;
 use super::frame::Frame;
 use super::frame_reader::{FrameReader, ReaderContext};
-use super::net_metrics::add;
+use super::net_metrics::{add, answer_kind};
 use super::peer::Peer;
 use super::service::{Reply, Service, Stage};
 use crate::runtime::clock::{monotonic_us, sleep};
@@ -51,6 +52,14 @@ struct Outstanding {
     state: State,
     overlaps: bool,
     frame: Frame,
+    arrival: Arrival,
+}
+
+/// When a request was whole, and where its time is counted.
+#[derive(Clone, Copy)]
+struct Arrival {
+    at_us: u64,
+    kind: u8,
 }
 
 /// Answers on their way to the wire, with the memory that is given back afterwards.
@@ -58,6 +67,7 @@ struct Outstanding {
 struct Batch {
     gather: Gather,
     frames: Vec<Frame>,
+    arrivals: SmallVec<[Arrival; 8]>,
     close: Option<CloseReason>,
 }
 
@@ -152,8 +162,12 @@ impl<S: Service> Connection<S> {
             }
             self.entry.set_in_flight(self.entry.in_flight() + 1);
             add(&self.context.metrics.requests, 1);
+            let arrival = Arrival {
+                at_us: monotonic_us(),
+                kind: answer_kind(&frame),
+            };
             let stage = self.service.call(frame.clone(), &self.peer).await;
-            self.queue.push(stage, overlaps, frame);
+            self.queue.push(stage, overlaps, frame, arrival);
             yield_if_needed().await;
         }
         poll_fn(|_| {
@@ -195,6 +209,11 @@ impl<S: Service> Connection<S> {
                 add(&self.context.metrics.sent_bytes, size_bytes as u64);
             }
             add(&self.context.metrics.replies, batch.frames.len() as u64);
+            let now_us = monotonic_us();
+            for arrival in &batch.arrivals {
+                let answers = &self.context.metrics.answers[usize::from(arrival.kind)];
+                answers.note(now_us - arrival.at_us);
+            }
             self.entry
                 .set_in_flight(self.entry.in_flight() - batch.frames.len());
             self.queue.sent(size_bytes);
@@ -233,7 +252,7 @@ impl<S: Service> Connection<S> {
 }
 
 impl Queue {
-    fn push(&self, stage: Stage, overlaps: bool, frame: Frame) {
+    fn push(&self, stage: Stage, overlaps: bool, frame: Frame, arrival: Arrival) {
         let state = match stage {
             Stage::Done(reply) => State::Ready(self.account(reply)),
             Stage::Later(future) => State::Waiting(future),
@@ -242,6 +261,7 @@ impl Queue {
             state,
             overlaps,
             frame,
+            arrival,
         });
     }
 
@@ -279,6 +299,7 @@ impl Queue {
                 break;
             };
             batch.frames.push(first.frame);
+            batch.arrivals.push(first.arrival);
             match first.state {
                 State::Ready(Reply::Send(gather)) => batch.gather.append(gather),
                 State::Ready(Reply::Close(reason)) => batch.close = Some(reason),

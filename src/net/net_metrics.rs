@@ -3,6 +3,7 @@
 use std::cell::Cell;
 
 use super::close_reason::{CLOSE_REASONS, CloseReason};
+use crate::observe::histogram::Histogram;
 
 /// One core's counters; plain cells, nobody else's core touches them.
 #[derive(Debug, Default)]
@@ -31,7 +32,21 @@ pub struct NetMetrics {
     pub memory_waits: Cell<u64>,
     /// Most memory for requests held at once.
     pub memory_peak_bytes: Cell<u64>,
+    /// From a whole request to its answer on the wire, by [`ANSWER_KINDS`].
+    pub answers: [Histogram; ANSWER_KINDS.len()],
     closed: [Cell<u64>; CLOSE_REASONS],
+}
+
+/// Requests that are told apart by their time: the waits of a Fetch for records are part of it.
+pub const ANSWER_KINDS: [&str; 3] = ["Produce", "Fetch", "other"];
+
+/// The place of a request in [`ANSWER_KINDS`], by its first two bytes.
+pub(crate) fn answer_kind(frame: &[u8]) -> u8 {
+    match frame {
+        [0, 0, ..] => 0,
+        [0, 1, ..] => 1,
+        _ => 2,
+    }
 }
 
 impl NetMetrics {

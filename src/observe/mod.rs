@@ -6,4 +6,5 @@
 //!
 //! *Architecture Invariant*: observing never waits and never allocates on the hot path.
 
+pub mod histogram;
 pub mod metrics;

@@ -5,21 +5,62 @@ use std::rc::Rc;
 use super::router::Router;
 use crate::log::partition_log::PartitionLog;
 use crate::net::close_reason::CloseReason;
-use crate::net::net_metrics::NetMetrics;
-use crate::observe::metrics::{MetricKind, Sample};
+use crate::net::net_metrics::{ANSWER_KINDS, NetMetrics};
+use crate::observe::histogram::Counted;
+use crate::observe::metrics::{HistogramSample, MetricKind, Sample, Samples};
 use crate::runtime::executor;
 use crate::runtime::ring;
 
 /// What the core counts now.
 #[must_use]
-pub fn samples(router: &Router, net: &NetMetrics) -> Vec<Sample> {
+pub fn samples(router: &Router, net: &NetMetrics) -> Samples {
     let mut samples = Vec::new();
     net_samples(net, &mut samples);
     log_samples(router, &mut samples);
     disk_samples(router, &mut samples);
     compaction_samples(router, &mut samples);
     runtime_samples(&mut samples);
-    samples
+    Samples {
+        numbers: samples,
+        histograms: durations(router, net),
+    }
+}
+
+fn durations(router: &Router, net: &NetMetrics) -> Vec<HistogramSample> {
+    let mut durations = Vec::new();
+    for (kind, answers) in ANSWER_KINDS.iter().zip(&net.answers) {
+        durations.push(HistogramSample {
+            name: "percolog_request_seconds",
+            help: "From a whole request to its answer on the wire; a Fetch may wait for records.",
+            label: Some(("request", kind)),
+            counted: answers.counted(),
+        });
+    }
+    let (mut wait, mut write) = (Counted::NONE, Counted::NONE);
+    for directory in router.replicas().directories() {
+        let times = directory.journal().times();
+        wait.add(&times.wait.counted());
+        write.add(&times.write.counted());
+    }
+    let journal = |name, help, counted| HistogramSample {
+        name,
+        help,
+        label: None,
+        counted,
+    };
+    durations.extend([
+        journal(
+            "percolog_journal_group_wait_seconds",
+            "From the oldest append of a journal group until the group is on its way to the disk.",
+            wait,
+        ),
+        journal(
+            "percolog_journal_group_write_seconds",
+            "From there until the group, and large appends beside it, are on stable storage.",
+            write,
+        ),
+    ]);
+    durations
 }
 
 fn counter(name: &'static str, help: &'static str, value: u64) -> Sample {
