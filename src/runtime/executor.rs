@@ -8,10 +8,10 @@
 //! | `Control` | 500 us | metadata, sweeps |
 //! | `Background` | 500 us, 100 us beside the first two | segment write-behind, retention, compaction, scrub |
 //!
-//! A round gives every queue a turn, in this order. Between rounds due timers fire and, when nothing
-//! is runnable or some time has passed, the ring gets what was queued for it and gives what has
-//! arrived. With nothing runnable the core looks on for its spin time, then waits in the ring until
-//! something arrives, the next timer is due, or another thread wakes it (`wake.rs`).
+//! A round gives every queue a turn, in this order. Between rounds due timers fire and, when some time
+//! has passed, the ring gets what was queued for it and gives what has arrived. With nothing runnable
+//! the core looks on for its spin time, then hands over what is queued and waits, in one system call,
+//! until something arrives, the next timer is due, or another thread wakes it (`wake.rs`).
 //!
 //! Tasks are detached: they end by themselves or with the process.
 
@@ -155,12 +155,14 @@ impl Core {
         while !is_done.get() {
             now = self.run_round(now);
             self.take_wakes();
-            if !self.is_ready() || now - submitted >= SUBMIT_AFTER {
-                self.ring.turn();
-                submitted = now;
-            }
             self.timers.fire(now);
-            if !self.is_ready() && !is_done.get() {
+            if self.is_ready() {
+                if now - submitted >= SUBMIT_AFTER {
+                    self.ring.turn();
+                    submitted = now;
+                }
+            } else if !is_done.get() {
+                // Submits as well: one system call for both.
                 self.park(spin);
                 now = Instant::now();
                 self.timers.fire(now);

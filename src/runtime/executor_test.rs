@@ -148,3 +148,47 @@ fn a_long_poll_is_counted_as_a_stall() {
         assert!(stalls.longest_us >= 20_000 && stalls.total_us == stalls.longest_us);
     });
 }
+
+/// More waits than the kernel takes in one go, and behind them a write: it must not stay behind while
+/// the core sleeps.
+#[test]
+fn waits_that_fill_the_ring_keep_nothing_behind() {
+    const WAITS: usize = 1200;
+    on_core(|| async {
+        let (socket, other_end) = std::os::unix::net::UnixStream::pair().expect("a pair");
+        let socket = Arc::new(std::os::fd::OwnedFd::from(socket));
+        let left = Rc::new(Cell::new(WAITS));
+        let done = Rc::new(Signal::default());
+        for _ in 0..WAITS {
+            let (socket, left, done) = (socket.clone(), left.clone(), done.clone());
+            spawn(Queue::Network, async move {
+                let ring = super::executor::core().ring().clone();
+                ring.readiness(socket, libc::POLLIN).await.expect("a wait");
+                left.set(left.get() - 1);
+                done.raise();
+            });
+        }
+        spawn(Queue::Background, async move {
+            let directory = tempfile::tempdir().expect("tempdir");
+            let path = directory.path().join("file");
+            let file = super::disk::create(&path, 0).await.expect("create");
+            let mut block = super::buffer::AppendBuf::allocate(4096);
+            block.append(&[7; 4096]);
+            let durable = super::disk::Durability::Durable;
+            file.write(0, block.whole(), durable).await.expect("write");
+            // Only now is there anything for the others.
+            drop(other_end);
+        });
+        let all = async {
+            while left.get() > 0 {
+                done.raised().await;
+            }
+            true
+        };
+        let too_long = async {
+            super::clock::sleep(std::time::Duration::from_secs(30)).await;
+            false
+        };
+        assert!(futures_lite::future::or(all, too_long).await, "stuck");
+    });
+}

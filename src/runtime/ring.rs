@@ -264,6 +264,12 @@ impl Ring {
         !self.uring.borrow_mut().submission().is_empty()
     }
 
+    /// Whether more is queued than the kernel takes in one go.
+    #[cfg(not(feature = "glommio"))]
+    pub(super) fn has_backlog(&self) -> bool {
+        !self.backlog.borrow().is_empty()
+    }
+
     /// Submits everything queued and takes the completions that are there.
     pub(super) fn flush(&self) {
         loop {

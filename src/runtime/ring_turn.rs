@@ -82,10 +82,15 @@ impl Ring {
     /// Submits what is queued and waits until something arrives, the eventfd is written or `limit` is
     /// over.
     pub(crate) fn wait(&self, limit: Option<Duration>) {
-        if self.is_queued() {
+        let queued = self.is_queued();
+        self.arm_wake();
+        if self.has_backlog() {
+            // Nothing may stay behind while the core sleeps: it comes back when all is submitted.
+            return self.flush();
+        }
+        if queued {
             self.count(|counters| counters.submissions += 1);
         }
-        self.arm_wake();
         let limit = limit.map(types::Timespec::from);
         let mut arguments = types::SubmitArgs::new();
         if let Some(limit) = &limit {
