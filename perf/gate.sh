@@ -5,9 +5,10 @@ help_text='gate.sh: has the broker got dearer? CPU seconds per million records o
 Before is the last entry of this machine in the ledger (bench.sh --record), or with --baseline another
 commit, which is built and takes turns with this one: then the ratio of each turn counts, which is better on
 a machine whose speed changes. A workload regressed if its median is above the median before by more than
-15 % and by more than 3 median absolute deviations of the noisier side (or of the ratios). Then, and if a workload could not be measured, it exits
-with 1. Runs perf/instructions.sh --check as well where that exists. About five minutes, twice that with
---baseline, which besides builds for as long as a release build takes, once per commit (target/baseline).
+15 % and by more than 3 median absolute deviations of the noisier side (or of the ratios). Then, and if a
+workload could not be measured, it exits with 1. Runs perf/instructions.sh --check as well where that
+exists. About five minutes, twice that with --baseline, which besides builds for as long as a release build
+takes, once per commit (target/baseline).
 
   --rounds N        runs of each workload (default 5)
   --seconds N       measured per run (default 5)
