@@ -8,7 +8,7 @@ MAKEFLAGS += --no-print-directory
 # One line before each step, so that the end of a long output says which step it belongs to.
 step = printf '\n== %s\n' "$(1)"
 
-.PHONY: help setup run cluster test test-clients check bench compare micro sanitize fuzz sim
+.PHONY: help setup run cluster test test-clients check bench bench-gate compare profile micro sanitize fuzz sim
 
 help:
 	@sed -n 's/^## \([a-z-]*\): /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do \
@@ -58,10 +58,20 @@ check: setup
 	@$(call step,tidy)
 	@cargo test --test tidy
 
-## bench: the canonical workloads; a table, JSON and a page with plots in perf/results (ARGS='--seconds 5')
+## bench: the canonical workloads; a table, JSON and a page with plots in perf/results (ARGS='--seconds 5'; --record keeps them in perf/ledger)
 bench: setup
 	@cargo build --release --workspace
 	@perf/bench.sh $(ARGS)
+
+## bench-gate: fails if CPU time per record grew beyond noise since the ledger (ARGS='--baseline COMMIT': since then)
+bench-gate: setup
+	@cargo build --release --workspace
+	@perf/gate.sh $(ARGS)
+
+## profile: where the broker's CPU time goes: by thread, layer and symbol, also in perf/results (needs perf)
+profile: setup
+	@cargo build --release --workspace
+	@perf/profile.sh $(ARGS)
 
 ## compare: the same workloads against Apache Kafka 4.3.1, alternating (ARGS='--rounds 3 --only lz4')
 compare: setup

@@ -207,3 +207,9 @@ write_figures() {
   "$percolog_perf" figures --script "$script" --json "$json" "${figures[@]}"
   echo "appended to $json"
 }
+
+# ledger_file: prints where this machine's figures are kept (see README.md).
+ledger_file() {
+  "$percolog_perf" host --data-dir "$work" >"$work/host.json"
+  echo "$perf_folder/ledger/$("$percolog_perf" read "$work/host.json" /fingerprint).jsonl"
+}

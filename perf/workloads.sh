@@ -2,7 +2,7 @@
 # What the sourcing script sets and reads is not seen here.
 # shellcheck disable=SC2034,SC2154
 #
-# The canonical workloads, by name, for bench.sh and compare.sh. Sourced behind lib.sh, never run.
+# The canonical workloads, by name, for bench.sh, compare.sh, gate.sh and profile.sh. Sourced behind lib.sh, never run.
 # Records are of 1 KiB. A workload is one subcommand of percolog-perf on a topic of its own; what its
 # name ends with in brackets is what is varied.
 
@@ -10,7 +10,8 @@ workload_names=()
 declare -A workload_arguments workload_kind
 
 # workload NAME KIND ARGUMENT...: KIND is `load`, `hot` (reads what was just written), `cold` (reads it
-# from the disk), `beside` (a load while a consumer reads cold) or `sweep`.
+# from the disk), `beside` (a load while a consumer reads cold), `sweep` or `idle` (connections that do
+# nothing, once per broker: memory that one run made a broker take is there for the next).
 workload() {
   local name=$1 kind=$2
   shift 2
@@ -19,6 +20,8 @@ workload() {
   workload_arguments[$name]=$*
 }
 
+# First, while a broker has not taken memory for anything else.
+workload '5,000 idle connections' idle connections --connections 5000
 workload 'produce, 1 MiB batches [1 connection]' load produce --batch-bytes 1048576 --partitions 1
 workload 'produce, 1 MiB batches [4 connections]' load produce --batch-bytes 1048576 --connections 4 --partitions 4
 workload 'produce, 100 KiB batches [1 connection]' load produce --batch-bytes 102400 --partitions 1
@@ -59,6 +62,7 @@ topic_prefix=
 # measure_workload NAME: runs it against the broker, and appends its report. Topics are of their own for
 # every run and deleted behind it.
 runs=0
+declare -A has_been_idle
 measure_workload() {
   local name=$1 kind=${workload_kind[$1]} topic arguments options filled=()
   runs=$((runs + 1))
@@ -70,13 +74,22 @@ measure_workload() {
   [ -z "$measured_pid" ] || report_options+=(--broker-pid "$measured_pid")
   local time_options=(--warmup "$warmup_seconds" --duration "$seconds" --drain 60)
   case $kind in
-    load | sweep) attempt "${arguments[@]}" "${options[@]}" "${report_options[@]}" "${time_options[@]}" ;;
+    load | sweep) attempt "${arguments[@]}" "${options[@]}" "${report_options[@]}" "${time_options[@]}" || true ;;
     hot | cold)
       local partitions=1
       [[ $name != *'64 partitions'* ]] || partitions=64
       fill_topic "$topic" "$partitions"
       [ "$kind" = hot ] || chill
-      attempt "${arguments[@]}" --bootstrap "$at" --topic "$topic" "${report_options[@]}"
+      attempt "${arguments[@]}" --bootstrap "$at" --topic "$topic" "${report_options[@]}" || true
+      ;;
+    idle)
+      if [ -n "${has_been_idle[$broker_name]:-}" ]; then
+        echo '    once per broker'
+        return
+      fi
+      has_been_idle[$broker_name]=yes
+      attempt "${arguments[@]}" --bootstrap "$at" --idle "$seconds" "${report_options[@]}" && idle_figures
+      return 0
       ;;
     beside)
       fill_topic "$topic-read" 1
@@ -86,7 +99,7 @@ measure_workload() {
       local reader=$!
       started_pids+=("$reader")
       disown "$reader"
-      attempt "${arguments[@]}" "${options[@]}" "${report_options[@]}" "${time_options[@]}"
+      attempt "${arguments[@]}" "${options[@]}" "${report_options[@]}" "${time_options[@]}" || true
       ended "$reader" 120
       delete_topic "$topic-read"
       ;;
@@ -94,13 +107,22 @@ measure_workload() {
   delete_topic "$topic"
 }
 
+# idle_figures: of the report that was just written; without the broker's process there are none.
+idle_figures() {
+  [ -n "$measured_pid" ] || return 0
+  figure "$broker_name: memory per idle connection" \
+    "$("$percolog_perf" read "$reports" /connections/resident_kibibytes_each | xargs printf '%.2f')" KiB
+  figure "$broker_name: CPU with all of them idle" \
+    "$("$percolog_perf" read "$reports" /connections/idle_core_percent | xargs printf '%.2f')" '% of a core'
+}
+
 # attempt ARGUMENT...: what a broker cannot do is told, and the others go on.
 attempt() {
   if ! timeout 900 "$percolog_perf" "$@" >"$work/perf.log" 2>&1; then
     echo "  failed: $(tail -n 1 "$work/perf.log")"
-    return
+    return 1
   fi
-  sed -n -e 's/^  \(rate  *.*\)/    \1/p' -e 's/^  \(latency  *.*\)/    \1/p' -e 's/^  \(broker CPU  *.*\)/    \1/p' \
+  sed -n -e 's/^  \(rate  *.*\)/    \1/p' -e 's/^  \(latency  *.*\)/    \1/p' -e 's/^  \(broker CPU   *.*\)/    \1/p' \
     "$work/perf.log"
 }
 

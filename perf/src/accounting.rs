@@ -170,6 +170,11 @@ impl Accounting {
         }
     }
 
+    /// Resident memory of the broker when the measured time began.
+    pub(crate) fn memory_at_start(&self) -> u64 {
+        self.memory_start
+    }
+
     /// Resident memory of the broker at the end, and the most that was seen.
     pub(crate) fn broker_memory(&self) -> Option<(u64, u64)> {
         self.pid.map(|_| (self.memory_end, self.memory_max))

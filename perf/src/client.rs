@@ -87,7 +87,7 @@ impl Client {
     }
 
     /// Asks with the highest version; a broker that does not know it answers in version 0.
-    fn agree_on_versions(&mut self) -> Result<(), Failure> {
+    pub(crate) fn agree_on_versions(&mut self) -> Result<(), Failure> {
         let request = ApiVersionsRequest {
             client_software_name: CLIENT_ID.into(),
             client_software_version: env!("CARGO_PKG_VERSION").into(),

@@ -10,17 +10,22 @@ use crate::batch::BatchMaker;
 use crate::client::{Client, Failure};
 use crate::cluster::Cluster;
 use crate::comparison;
+use crate::connections;
 use crate::consumer::{Consumer, Reading};
+use crate::gate;
+use crate::history;
 use crate::latency::PERCENTILES;
 use crate::ledger;
 use crate::measure::Recorder;
 use crate::null_server::NullServer;
 use crate::options::{
-    Command, ConsumeOptions, CreateOptions, EndToEndOptions, LoadOptions, NullServerOptions,
-    PageOptions, ProduceOptions, RunOptions, Spread, Start, SweepOptions,
+    Command, ConnectionsOptions, ConsumeOptions, CreateOptions, EndToEndOptions, GateOptions,
+    LoadOptions, NullServerOptions, PageOptions, ProduceOptions, ProfileOptions, RunOptions,
+    Spread, Start, SweepOptions,
 };
 use crate::page;
 use crate::producer::Producer;
+use crate::profile::Profile;
 use crate::report;
 use crate::run::{Clock, Run, Timing, wall_ms};
 use crate::sockets::Sockets;
@@ -54,6 +59,20 @@ pub(crate) fn run(command: Command) -> Result<bool, Failure> {
             Ok(true)
         }
         Command::Page(options) => page(&options),
+        Command::Connections(options) => connections(&options),
+        Command::Host(options) => {
+            println!("{}", history::fingerprint(&options.data_dir)?);
+            Ok(true)
+        }
+        Command::Record(options) => {
+            let reports = comparison::load(&options.file)?;
+            let (ledger, directory) = (&options.ledger, &options.data_dir);
+            let count = history::record(&reports, &options.broker, directory, ledger)?;
+            println!("{count} lines added to {}", ledger.display());
+            Ok(true)
+        }
+        Command::Gate(options) => gate(&options),
+        Command::Profile(options) => profile(&options),
     }
 }
 
@@ -339,9 +358,56 @@ fn page(options: &PageOptions) -> Result<bool, Failure> {
         comparison::workloads(&reports),
         comparison::sweeps(&reports),
     );
-    let html = page::page(&options.title, &reports, &workloads, &sweeps);
+    let entries = match &options.ledger {
+        Some(ledger) => history::load(ledger)?,
+        None => Vec::new(),
+    };
+    let html = page::page(&options.title, &reports, &workloads, &sweeps, &entries);
     let written = std::fs::write(&options.html, html);
     written.map_err(|error| format!("{}: {error}", options.html.display()))?;
+    Ok(true)
+}
+
+fn connections(options: &ConnectionsOptions) -> Result<bool, Failure> {
+    let mut plan = options.run.topic_plan(0)?;
+    // No topic is needed, only what the broker says of itself.
+    (plan.names, plan.is_created) = (Vec::new(), false);
+    let cluster = Cluster::prepare(&mut Client::open(&options.run.bootstrap)?, &plan)?;
+    let (idle, accounting) = connections::measure(options)?;
+    print!("{}", idle.to_lines());
+    let mut report = report::provenance("connections", &options.run, &cluster);
+    report["connections"] = idle.to_json();
+    report["costs"] = accounting.to_json(0, 0);
+    report::write(&report, &options.run)?;
+    Ok(idle.lost == 0 || options.run.tolerate_errors)
+}
+
+/// Whether nothing regressed.
+fn gate(options: &GateOptions) -> Result<bool, Failure> {
+    let outcome = gate::judge(&gate::pairs(options)?);
+    print!("{}", outcome.to_table());
+    let has_other = options.against.is_some();
+    if outcome.is_without_past() && !has_other {
+        println!("nothing to compare with on this machine: make bench ARGS=--record");
+    }
+    if outcome.is_noisy() {
+        println!(
+            "more than half is noise somewhere: only a large regression shows there. More --rounds or \
+             --seconds, or --baseline COMMIT, tell more"
+        );
+    }
+    // A ledger may lack a workload that is new; a broker that took turns may not.
+    Ok(outcome.is_good() && !(has_other && outcome.has_new()))
+}
+
+fn profile(options: &ProfileOptions) -> Result<bool, Failure> {
+    let text = std::fs::read(&options.file);
+    let text = text.map_err(|error| format!("{}: {error}", options.file.display()))?;
+    let profile = Profile::parse(&String::from_utf8_lossy(&text));
+    if profile.is_empty() {
+        return Err(format!("{}: no samples", options.file.display()));
+    }
+    print!("{}", profile.to_text(options.frequency));
     Ok(true)
 }
 

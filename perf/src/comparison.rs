@@ -34,7 +34,7 @@ pub(crate) const CPU_PER_GIGABYTE: usize = 2;
 pub(crate) const CPU_PER_MILLION: usize = 3;
 
 /// The columns of every table.
-pub(crate) const METRICS: [Metric; 11] = [
+pub(crate) const METRICS: [Metric; 12] = [
     metric("MB/s", "./megabytes_per_second", 1.0, 1),
     metric("records/s", "./records_per_second", 1.0, 0),
     metric("CPU s/GB", "/costs/broker_cpu/per_gigabyte", 1.0, 3),
@@ -46,6 +46,7 @@ pub(crate) const METRICS: [Metric; 11] = [
     metric("p99.9 ms", "./latency/p99.9", 1_000.0, 2),
     metric("max ms", "./latency/max", 1_000.0, 2),
     metric("MiB", "/costs/broker_memory_bytes/end", 1_048_576.0, 0),
+    metric("KiB/conn", "/connections/resident_kibibytes_each", 1.0, 2),
 ];
 
 /// The middle and the extremes of several runs.
@@ -147,6 +148,27 @@ fn names(report: &Value) -> Option<(&str, &str)> {
     let workload = report.pointer("/workload_name")?.as_str()?;
     let broker = report.pointer("/broker/name").and_then(Value::as_str);
     Some((workload, broker.unwrap_or("broker")))
+}
+
+/// The workloads a broker ran, in the order they first appear in.
+pub(crate) fn workload_names(reports: &[Value], broker: &str) -> Vec<String> {
+    let mut found: Vec<String> = Vec::new();
+    for report in reports.iter().filter(|report| report["kind"] != "sweep") {
+        if let Some((workload, by)) = names(report)
+            && by == broker
+            && !found.iter().any(|known| known == workload)
+        {
+            found.push(workload.to_owned());
+        }
+    }
+    found
+}
+
+/// A metric of every run of a workload by a broker that has it.
+pub(crate) fn values(reports: &[Value], workload: &str, broker: &str, metric: &Metric) -> Vec<f64> {
+    let of_it = |report: &&Value| names(report) == Some((workload, broker));
+    let reports = reports.iter().filter(of_it);
+    reports.filter_map(|report| value(report, metric)).collect()
 }
 
 /// Values by name, in the order the names first appear in.

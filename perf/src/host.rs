@@ -1,7 +1,11 @@
 //! Where and with what a report was made.
 
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
 use serde_json::{Value, json};
 
+use crate::client::Failure;
 use crate::run::wall_ms;
 
 fn read(path: &str) -> String {
@@ -29,6 +33,43 @@ pub(crate) fn describe() -> Value {
         "kernel": read("/proc/sys/kernel/osrelease").trim(),
         "load_average": read("/proc/loadavg").split(' ').next(),
     })
+}
+
+/// What kind of disk is below a directory, like "nvme, solid state".
+pub(crate) fn disk_kind(directory: &Path) -> Result<String, Failure> {
+    let failed = |error: std::io::Error| format!("{}: {error}", directory.display());
+    let device = std::fs::metadata(directory).map_err(failed)?.dev();
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    let Ok(place) = std::fs::canonicalize(format!("/sys/dev/block/{major}:{minor}")) else {
+        return Ok("no block device".to_owned());
+    };
+    // A partition has its queue one level up.
+    let queues = [place.join("queue"), place.join("../queue")];
+    let rotational = queues
+        .iter()
+        .find_map(|queue| std::fs::read_to_string(queue.join("rotational")).ok());
+    Ok(disk_words(&place.to_string_lossy(), rotational.as_deref()))
+}
+
+/// From where a device stands in /sys, and what its queue says of itself.
+fn disk_words(place: &str, rotational: Option<&str>) -> String {
+    let buses = [
+        "nvme",
+        "virtio",
+        "ata",
+        "usb",
+        "mmc",
+        "virtual/block/dm-",
+        "virtual/block/md",
+    ];
+    let bus = buses.iter().find(|bus| place.contains(&format!("/{bus}")));
+    let bus = bus.map_or("other", |bus| bus.trim_start_matches("virtual/block/"));
+    let motion = match rotational.map(str::trim) {
+        Some("0") => "solid state",
+        Some("1") => "rotational",
+        _ => "unknown",
+    };
+    format!("{}, {motion}", bus.trim_end_matches('-'))
 }
 
 /// This tool and how it was called.
@@ -75,6 +116,26 @@ mod tests {
         assert_eq!(civil(11_017), (2000, 3, 1));
         assert_eq!(civil(19_722), (2023, 12, 31));
         assert_eq!(civil(-1), (1969, 12, 31));
+    }
+
+    #[test]
+    fn disks_have_a_kind() {
+        let kind = |place, rotational| disk_words(place, Some(rotational));
+        assert_eq!(
+            kind("/sys/devices/pci0/virtio2/block/vda/vda1", "1\n"),
+            "virtio, rotational"
+        );
+        assert_eq!(
+            kind("/sys/devices/pci0/nvme/nvme0/nvme0n1", "0\n"),
+            "nvme, solid state"
+        );
+        assert_eq!(
+            kind("/sys/devices/virtual/block/dm-0", "0"),
+            "dm, solid state"
+        );
+        assert_eq!(disk_words("/sys/devices/x", None), "other, unknown");
+        assert!(disk_kind(Path::new("/nowhere/at/all")).is_err());
+        assert!(disk_kind(Path::new("/")).is_ok());
     }
 
     #[test]

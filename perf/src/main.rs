@@ -7,7 +7,8 @@
 //! without sockets and clock stands apart: `schedule` (when a record is due), `flow` (what to send
 //! next), `measure` and `latency` (what counts), `batch` and `text` (the payloads). `accounting`
 //! reads what it cost from /proc, `host`, `report` and `ledger` write it down. `comparison` and `page`
-//! make tables and plots of reports.
+//! make tables and plots of reports, `history` keeps the figures of commits and `gate` compares with
+//! them. `connections` holds idle connections, `profile` reads what Linux perf sampled.
 //!
 //! One thread, so that the tool takes little from the machine it shares with the broker, and what it
 //! takes can be told.
@@ -19,8 +20,11 @@ mod cluster;
 mod commands;
 mod comparison;
 mod connection;
+mod connections;
 mod consumer;
 mod flow;
+mod gate;
+mod history;
 mod host;
 mod latency;
 mod ledger;
@@ -30,6 +34,7 @@ mod options;
 mod page;
 mod poller;
 mod producer;
+mod profile;
 mod report;
 mod run;
 mod schedule;

@@ -35,6 +35,8 @@ pub(crate) enum Command {
     EndToEnd(EndToEndOptions),
     /// Produces at one rate after the other and prints latency percentiles for each
     Sweep(SweepOptions),
+    /// Holds idle connections and measures what they take of the broker
+    Connections(ConnectionsOptions),
     /// Creates topics and measures until every partition has a leader
     Create(CreateOptions),
     /// Reads Produce requests and acknowledges them at once: to measure this tool itself
@@ -47,6 +49,14 @@ pub(crate) enum Command {
     Table(TableOptions),
     /// Writes them as one HTML file with plots
     Page(PageOptions),
+    /// Prints the fingerprint of this machine, by which ledgers are told apart
+    Host(HostOptions),
+    /// Appends the medians of reports to a ledger, a line per workload
+    Record(RecordOptions),
+    /// Compares the broker's CPU time per record with a ledger or another broker; fails on a regression
+    Gate(GateOptions),
+    /// Prints where CPU time went, from what `perf script -F comm,tid,ip,sym,dso` printed
+    Profile(ProfileOptions),
 }
 
 /// Which broker, which topic, what to account, where to report.
@@ -435,6 +445,19 @@ pub(crate) struct CreateOptions {
     pub(crate) run: RunOptions,
 }
 
+/// `percolog-perf connections`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ConnectionsOptions {
+    #[command(flatten)]
+    pub(crate) run: RunOptions,
+    /// How many; each asks for the broker's versions and is idle from then on
+    #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) connections: u32,
+    /// Seconds they are held
+    #[arg(long, value_name = "SECONDS", default_value_t = 5.0)]
+    pub(crate) idle: f64,
+}
+
 /// `percolog-perf null-server`.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct NullServerOptions {
@@ -488,4 +511,61 @@ pub(crate) struct PageOptions {
     /// Title of the page
     #[arg(long, default_value = "Percolog")]
     pub(crate) title: String,
+    /// Ledger whose history is shown
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ledger: Option<PathBuf>,
+}
+
+/// `percolog-perf host`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct HostOptions {
+    /// Directory on the disk that counts
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub(crate) data_dir: PathBuf,
+}
+
+/// `percolog-perf record`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct RecordOptions {
+    /// File of reports, a line each
+    pub(crate) file: PathBuf,
+    /// Ledger to append to
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ledger: PathBuf,
+    /// Directory on the broker's disk
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: PathBuf,
+    /// Which broker's reports
+    #[arg(long, value_name = "NAME", default_value = "percolog")]
+    pub(crate) broker: String,
+}
+
+/// `percolog-perf gate`.
+#[derive(Clone, Debug, Args)]
+#[command(group = clap::ArgGroup::new("past").required(true))]
+pub(crate) struct GateOptions {
+    /// File of reports, a line each
+    pub(crate) file: PathBuf,
+    /// Which broker's reports are judged
+    #[arg(long, value_name = "NAME", default_value = "percolog")]
+    pub(crate) broker: String,
+    /// Compare with the last entries of a ledger
+    #[arg(long, value_name = "FILE", group = "past")]
+    pub(crate) ledger: Option<PathBuf>,
+    /// Compare with another broker of the same reports
+    #[arg(long, value_name = "NAME", group = "past")]
+    pub(crate) against: Option<String>,
+    /// Workloads that have to be there
+    #[arg(long, value_name = "NAME", required = true)]
+    pub(crate) workload: Vec<String>,
+}
+
+/// `percolog-perf profile`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ProfileOptions {
+    /// What perf script printed
+    pub(crate) file: PathBuf,
+    /// Samples per second and core that perf was told to take
+    #[arg(long, default_value_t = 999.0)]
+    pub(crate) frequency: f64,
 }

@@ -8,9 +8,18 @@ use crate::comparison::{
     CPU_PER_GIGABYTE, CPU_PER_MILLION, MEGABYTES_PER_SECOND, METRICS, RECORDS_PER_SECOND, Sweeps,
     Workload, text_of,
 };
+use crate::history::Entry;
 
 const COLOURS: [&str; 6] = [
     "#1f6feb", "#d29922", "#cf222e", "#2da44e", "#8250df", "#57606a",
+];
+/// What the history shows: a figure of the ledger, its heading, digits behind the point.
+const HISTORIES: [(&str, &str, usize); 5] = [
+    ("cpu_seconds_per_million_records", "CPU s/M rec", 2),
+    ("megabytes_per_second", "MB/s", 1),
+    ("latency_p50_ms", "p50 ms", 2),
+    ("latency_p99_ms", "p99 ms", 2),
+    ("resident_kib_per_connection", "KiB/conn", 2),
 ];
 const STYLE: &str = "body{font:15px/1.45 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem;\
 color:#1f2328;background:#fff}table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}\
@@ -39,6 +48,7 @@ pub(crate) fn page(
     reports: &[Value],
     workloads: &[Workload],
     sweeps: &Sweeps,
+    entries: &[Entry],
 ) -> String {
     let title = escaped(title);
     let mut html = format!(
@@ -59,6 +69,7 @@ pub(crate) fn page(
     for percentile in ["p50", "p99", "p99.9", "max"] {
         curves(&mut html, sweeps, percentile);
     }
+    histories(&mut html, entries);
     html.push_str("</html>\n");
     html
 }
@@ -223,6 +234,77 @@ fn curves(html: &mut String, sweeps: &Sweeps, percentile: &str) {
     html.push_str("</svg>\n");
 }
 
+/// Per workload of the ledger a small plot of each figure over its entries, the last one's value beside.
+fn histories(html: &mut String, entries: &[Entry]) {
+    let mut workloads: Vec<&str> = Vec::new();
+    for entry in entries {
+        if !workloads.contains(&entry.workload.as_str()) {
+            workloads.push(&entry.workload);
+        }
+    }
+    if workloads.is_empty() {
+        return;
+    }
+    html.push_str(
+        "<h2>History on this machine</h2>\n<p>Every run that was recorded, from left to right, each plot \
+         from 0 to its most; commit and value of a point show below the pointer.</p>\n<table><tr><th></th>",
+    );
+    for (_, heading, _) in HISTORIES {
+        let _ = write!(html, "<th>{heading}</th>");
+    }
+    html.push_str("</tr>\n");
+    for workload in workloads {
+        let _ = write!(html, "<tr><td>{}</td>", escaped(workload));
+        for (field, _, digits) in HISTORIES {
+            let points = entries.iter().filter(|entry| entry.workload == workload);
+            let points = points.filter_map(|entry| Some((entry, entry.median(field)?)));
+            html.push_str("<td>");
+            history(html, &points.collect::<Vec<_>>(), digits);
+            html.push_str("</td>");
+        }
+        html.push_str("</tr>\n");
+    }
+    html.push_str("</table>\n");
+}
+
+/// One figure over the entries of a ledger.
+fn history(html: &mut String, points: &[(&Entry, f64)], digits: usize) {
+    let Some((_, last)) = points.last() else {
+        html.push('-');
+        return;
+    };
+    let most = points
+        .iter()
+        .map(|point| point.1)
+        .fold(f64::MIN_POSITIVE, f64::max);
+    let step = 140.0 / (points.len().max(2) - 1) as f64;
+    let (mut path, mut circles) = (String::new(), String::new());
+    for (index, (entry, value)) in points.iter().enumerate() {
+        let (x, y) = (
+            5.0 + step * index as f64,
+            35.0 - 30.0 * value.max(0.0) / most,
+        );
+        let _ = write!(path, "{x:.1},{y:.1} ");
+        let _ = write!(
+            circles,
+            "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"2.5\" fill=\"{}\"><title>{} {}: {}</title></circle>",
+            COLOURS[0],
+            escaped(&entry.commit),
+            escaped(&entry.time),
+            text_of(Some(*value), digits),
+        );
+    }
+    let _ = write!(
+        html,
+        "<svg viewBox=\"0 0 150 40\" width=\"150\" height=\"40\" role=\"img\">\
+         <line x1=\"5\" y1=\"35\" x2=\"145\" y2=\"35\" stroke=\"#d0d7de\"/>\
+         <polyline points=\"{}\" fill=\"none\" stroke=\"{}\" stroke-width=\"1.5\"/>{circles}</svg> {}",
+        path.trim_end(),
+        COLOURS[0],
+        text_of(Some(*last), digits),
+    );
+}
+
 /// Powers of ten on `from..to` of the picture.
 struct Axis {
     least: f64,
@@ -318,7 +400,9 @@ mod tests {
         });
         let reports = [report("one", 123.4), report("two", 61.7), sweep];
         let workloads = comparison::workloads(&reports);
-        let html = page("A & B", &reports, &workloads, &comparison::sweeps(&reports));
+        let sweeps = comparison::sweeps(&reports);
+        let html = page("A & B", &reports, &workloads, &sweeps, &[]);
+        assert!(!html.contains("History"), "there is no ledger");
         assert!(html.contains("123.4") && html.contains("2.00x"), "{html}");
         assert!(html.contains("A &amp; B") && html.contains("a &lt; b"));
         assert!(!html.contains("<script>"));
@@ -330,6 +414,37 @@ mod tests {
         );
         assert_eq!(html.matches("<circle").count(), 2);
         assert!(!html.contains("http"), "nothing is fetched");
+    }
+
+    #[test]
+    fn the_history_has_a_plot_per_workload_and_figure() {
+        let entry = |workload: &str, commit: &str, rate: f64| Entry {
+            workload: workload.to_owned(),
+            commit: commit.to_owned(),
+            time: "2026-01-02T03:04:05Z".to_owned(),
+            figures: crate::history::Figures::from([(
+                "megabytes_per_second",
+                crate::history::Figure::of(vec![rate]).expect("a value"),
+            )]),
+        };
+        let entries = [
+            entry("large", "first", 50.0),
+            entry("a < b", "first", 7.0),
+            entry("large", "second", 100.0),
+        ];
+        let mut html = String::new();
+        histories(&mut html, &entries);
+        assert_eq!(html.matches("<polyline").count(), 2, "{html}");
+        assert_eq!(html.matches("<circle").count(), 3, "{html}");
+        assert!(
+            html.contains("5.0,20.0 145.0,5.0"),
+            "half of the most: {html}"
+        );
+        assert!(
+            html.contains("second 2026-01-02T03:04:05Z: 100.0"),
+            "{html}"
+        );
+        assert!(html.contains("a &lt; b"), "{html}");
     }
 
     #[test]

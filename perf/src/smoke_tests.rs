@@ -151,6 +151,17 @@ fn a_reader_gets_what_the_server_gives_and_checks_it() {
 }
 
 #[test]
+fn idle_connections_are_all_there_at_the_end() {
+    let (verdict, report) = run(
+        "connections --connections 40 --idle 0.01",
+        &file("connections"),
+    );
+    assert!(verdict, "{report}");
+    assert_eq!(report["connections"]["count"], 40, "{report}");
+    assert_eq!(report["connections"]["lost"], 0, "{report}");
+}
+
+#[test]
 fn reports_say_where_they_come_from() {
     let (_, report) = run(
         "produce --count 1 --pool-bytes 1048576 --broker-name null",
