@@ -15,8 +15,11 @@ use crate::ledger::{Counts, Ledger};
 /// Tells the child that it runs under callgrind.
 pub(crate) const COUNTED: &str = "--counted";
 
+/// Callgrind takes no patterns for functions that end a profile.
+const COUNTED_FUNCTION: &str = concat!(module_path!(), "::counted_units");
+
 const HELP: &str = "\
-instructions of every case of `make micro` per unit, counted by valgrind's callgrind
+instructions per unit of every case of `make micro`, counted by valgrind's callgrind
 
   (nothing)     counts and prints, beside the reference
   --check       fails when a case takes more than 3 % more than the reference, or has none
@@ -132,8 +135,9 @@ fn profile(out: &Path) -> Result<Vec<(String, u64)>, String> {
     out_option.push(out);
     let output = Command::new("valgrind")
         .args(["--tool=callgrind", "--quiet"])
-        .args(["--collect-atstart=no", "--toggle-collect=*counted_units*"])
-        .arg("--dump-after=*counted_units*")
+        .arg("--collect-atstart=no")
+        .arg(format!("--toggle-collect={COUNTED_FUNCTION}"))
+        .arg(format!("--dump-after={COUNTED_FUNCTION}"))
         .arg(out_option)
         .arg(program)
         .arg(COUNTED)
