@@ -78,9 +78,12 @@ compare: setup
 	@cargo build --release --workspace
 	@perf/compare.sh $(ARGS)
 
-## micro: criterion benchmarks (not available yet)
-micro:
-	@echo 'make micro: not available yet: there are no benchmarks of functions so far' >&2; exit 1
+## micro: what functions cost: criterion's times (ARGS=codec picks some), then instructions (needs valgrind)
+micro: setup
+	@$(call step,times by criterion)
+	@cargo bench --bench micro -- $(ARGS)
+	@$(call step,instructions by callgrind)
+	@perf/instructions.sh
 
 # The standard library is not instrumented, so that the nightly toolchain alone is enough. Neither is
 # C code, which the cc crate would hand the flag on to: gcc's instrumentation under rustc's runtime

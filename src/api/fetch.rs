@@ -384,7 +384,11 @@ fn topic_response(key: &TopicKey) -> FetchableTopicResponse<'_> {
 }
 
 /// The head with the slices in its gaps, in order; what is empty has no gap.
-fn gathered(writer: Writer, slices: impl Iterator<Item = Vec<Slice>>) -> Gather {
+///
+/// # Panics
+/// When gaps and slices do not match. Public for `make micro`, which measures it.
+#[must_use]
+pub fn gathered(writer: Writer, slices: impl Iterator<Item = Vec<Slice>>) -> Gather {
     let (head, gaps) = writer.into_parts();
     let mut slices = slices.filter(|slices| slices.iter().any(|slice| !slice.is_empty()));
     let mut gather = Gather::default();

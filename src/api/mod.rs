@@ -29,7 +29,7 @@ mod describe_topic_partitions;
 pub mod dispatch;
 mod endpoint;
 pub mod error_mapping;
-mod fetch;
+pub mod fetch;
 pub mod fetch_session;
 mod init_producer_id;
 mod list_offsets;

@@ -86,7 +86,7 @@ pub mod directory_register;
 pub mod entry;
 pub mod flush_mark;
 pub mod group;
-mod group_queue;
+pub mod group_queue;
 pub mod index;
 pub mod journal;
 mod journal_files;
