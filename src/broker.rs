@@ -38,7 +38,6 @@ use crate::runtime::core_id::CoreId;
 use crate::runtime::executor::{CorePlan, Queue, spawn, start_cores};
 use crate::runtime::host;
 use crate::runtime::host_tree::HostTree;
-use crate::runtime::memory;
 use crate::runtime::mesh::{Inbox, InboxSender, MeshPort, inbox, mesh};
 use crate::runtime::socket::Listener;
 use crate::shard::controller_service::ControllerService;
@@ -114,7 +113,6 @@ struct Shared {
 /// Runs a broker until it is told to stop; `ready` is called with the bound address when clients
 /// can connect.
 pub fn run(config: BrokerConfig, ready: impl FnOnce(SocketAddr)) -> Result<(), BrokerError> {
-    memory::keep_freed();
     let signals = host::block_termination_signals();
     let cpus = choose_cpus(&config)?;
     check_host(cpus.len())?;
@@ -649,6 +647,7 @@ fn journal_limits(config: &BrokerConfig) -> JournalLimits {
             .storage
             .direct_write_busy_bytes
             .min(config.storage.direct_write_bytes),
+        direct_unwritten_bytes: config.storage.direct_write_unwritten_bytes,
         group_direct_bytes: GROUP_DIRECT_BYTES,
     }
 }

@@ -44,6 +44,7 @@ const JOURNAL: JournalLimits = JournalLimits {
     groups_in_flight: 2,
     direct_bytes: 128 << 10,
     direct_busy_bytes: 32 << 10,
+    direct_unwritten_bytes: 256 << 10,
     group_direct_bytes: 8 << 20,
 };
 

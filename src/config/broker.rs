@@ -86,6 +86,8 @@ section! {
         direct_write_bytes: usize = "65536", Kind::Long(4 * KIB, GIB), "bytes", [];
         /// The same while earlier writes are on their way.
         direct_write_busy_bytes: usize = "16384", Kind::Long(4 * KIB, GIB), "bytes", [];
+        /// The same at least, where a segment's blocks were never written: it is not a recycled file.
+        direct_write_unwritten_bytes: usize = "262144", Kind::Long(4 * KIB, GIB), "bytes", [];
         /// Files of deleted segments kept in each data directory to become new segments.
         segment_pool_bytes: u64 = "2147483648", Kind::Long(0, 1024 * GIB), "bytes", [];
         /// Budget of background writes to each data directory; 0 is no limit.

@@ -235,6 +235,7 @@ impl PartitionLog {
         }
         let mut segment = Segment::create(segment, base_offset, index, file);
         segment.allocated = allocated - allocated % BLOCK_BYTES as u64;
+        segment.written = segment.allocated;
         state.segments.push_back(segment);
         Ok(())
     }
@@ -463,6 +464,7 @@ impl LogState {
             direct: file.map(|file| DirectTarget {
                 file: file.clone(),
                 allocated: active.allocated,
+                written: active.written,
                 overwrite_after,
             }),
         }

@@ -35,6 +35,8 @@ pub(super) struct DirectTarget {
     pub(super) file: File,
     /// Blocks below this are allocated.
     pub(super) allocated: BytePosition,
+    /// Blocks below this were written before.
+    pub(super) written: BytePosition,
     /// The partly filled block that the append begins in may be overwritten once the log is flushed
     /// up to here: only then do complete groups hold all of it.
     pub(super) overwrite_after: AppendedBytes,
@@ -114,8 +116,8 @@ impl PendingAppend {
         true
     }
 
-    /// How to write this when at least `least_bytes` of full blocks are worth it.
-    fn direct_plan(&self, least_bytes: usize) -> Option<DirectPlan> {
+    /// How to write this if it has enough full blocks to be worth it.
+    fn direct_plan(&self, room: &GroupRoom) -> Option<DirectPlan> {
         let target = self.direct.as_ref()?;
         let floor = self.begin - self.begin % BLOCK;
         let image_complete = self.mark.flushed() >= target.overwrite_after
@@ -128,6 +130,7 @@ impl PendingAppend {
         };
         let stop = self.end() - self.end() % BLOCK;
         let from = self.begin.max(start);
+        let least_bytes = room.least_bytes(stop <= target.written);
         let names = u64::from(self.batches) * NAMED_BATCH_BYTES as u64;
         let worth = stop >= from + least_bytes as u64 && names <= (stop - from) / NAMES_DIVISOR;
         (worth && stop <= target.allocated).then_some(DirectPlan {
@@ -206,6 +209,18 @@ pub(super) struct GroupRoom {
     pub(super) direct_bytes: usize,
     /// Full blocks of an append that are worth a write of their own.
     pub(super) direct_least_bytes: usize,
+    /// The same at least, where the file's blocks were never written.
+    pub(super) direct_unwritten_bytes: usize,
+}
+
+impl GroupRoom {
+    /// Full blocks that are worth a write of their own, to blocks that were written before or not.
+    fn least_bytes(&self, were_written: bool) -> usize {
+        match were_written {
+            true => self.direct_least_bytes,
+            false => self.direct_least_bytes.max(self.direct_unwritten_bytes),
+        }
+    }
 }
 
 /// See the head of this file.
@@ -371,7 +386,7 @@ impl GroupQueue {
         room: &GroupRoom,
     ) -> Option<Pending> {
         let left = room.body_bytes - body.length;
-        if let Some(plan) = append.direct_plan(room.direct_least_bytes) {
+        if let Some(plan) = append.direct_plan(room) {
             let needed = 2 * (APPEND_HEADER_BYTES + BLOCK_BYTES)
                 + EXTENT_HEADER_BYTES
                 + append.batches as usize * NAMED_BATCH_BYTES;
@@ -476,6 +491,7 @@ pub fn group_in_memory(
         body_bytes: u32::MAX as usize,
         direct_bytes: 0,
         direct_least_bytes: usize::MAX,
+        direct_unwritten_bytes: 0,
     });
     assert!(queue.is_empty(), "the appends are one group");
     header.body_length = u32::try_from(body.length).expect("checked by the room");
@@ -576,5 +592,24 @@ impl Piece {
             Piece::Owned(bytes) => bytes,
             Piece::Shared(slice) => slice,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_that_were_never_written_need_larger_appends() {
+        let mut room = GroupRoom {
+            body_bytes: 1 << 20,
+            direct_bytes: 1 << 20,
+            direct_least_bytes: 16 << 10,
+            direct_unwritten_bytes: 256 << 10,
+        };
+        assert_eq!(room.least_bytes(true), 16 << 10);
+        assert_eq!(room.least_bytes(false), 256 << 10);
+        room.direct_least_bytes = 512 << 10;
+        assert_eq!(room.least_bytes(false), 512 << 10);
     }
 }

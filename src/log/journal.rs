@@ -62,6 +62,9 @@ pub struct JournalLimits {
     pub direct_bytes: usize,
     /// The same while a group is on its way.
     pub direct_busy_bytes: usize,
+    /// The same at least, where blocks of the segment were never written: file systems commit metadata
+    /// with each durable write there.
+    pub direct_unwritten_bytes: usize,
     /// Bytes written straight to segments beside one group.
     pub group_direct_bytes: usize,
 }
@@ -592,6 +595,7 @@ impl Journal {
             } else {
                 self.limits.direct_bytes
             },
+            direct_unwritten_bytes: self.limits.direct_unwritten_bytes,
         });
         let header = GroupHeader {
             epoch: self.epoch,

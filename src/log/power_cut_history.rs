@@ -34,6 +34,7 @@ pub(super) const JOURNAL: JournalLimits = JournalLimits {
     groups_in_flight: 2,
     direct_bytes: 8 << 10,
     direct_busy_bytes: 4 << 10,
+    direct_unwritten_bytes: 4 << 10,
     group_direct_bytes: 32 << 10,
 };
 

@@ -60,6 +60,8 @@ pub(super) struct Segment {
     pub(super) sealed: bool,
     /// Blocks of the file below this are allocated; known only while the file is open.
     pub(super) allocated: BytePosition,
+    /// Blocks of the file below this were written before, since it is a recycled one.
+    pub(super) written: BytePosition,
     /// The allocation is being extended.
     pub(super) extending: bool,
     /// How often it was cut: what was read before is not what it holds now.
@@ -88,6 +90,7 @@ impl Segment {
             stored: 0,
             sealed: false,
             allocated: 0,
+            written: 0,
             extending: false,
             cuts: 0,
             unsynced: false,
@@ -108,6 +111,7 @@ impl Segment {
             stored: image.size_bytes,
             sealed: image.sealed,
             allocated: 0,
+            written: 0,
             extending: false,
             cuts: 0,
             unsynced: false,

@@ -75,8 +75,6 @@ pub mod host;
 #[cfg(not(feature = "sim"))]
 pub mod host_tree;
 #[cfg(not(feature = "sim"))]
-pub mod memory;
-#[cfg(not(feature = "sim"))]
 pub mod mesh;
 #[cfg(not(feature = "sim"))]
 pub mod random;
