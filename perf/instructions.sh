@@ -9,7 +9,7 @@ case ${1:-} in
 instructions.sh: instructions per unit of every case of `make micro`, counted by valgrind's callgrind.
 
   instructions.sh            prints them beside the reference
-  instructions.sh --check    fails when a case takes more than 3 % more than the reference, or has none
+  instructions.sh --check    fails when a case takes more than 5 % more than the reference, or has none
   instructions.sh --accept   writes a new reference, perf/ledger/instructions.json, to be committed
 
 Counts go to perf/results/micro-TIME.json as well. Needs valgrind; exits with 1 when it is missing.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 /// How much more than the reference a case may take.
-const TOLERANCE: f64 = 0.03;
+const TOLERANCE: f64 = 0.05;
 
 /// What was counted, and with what.
 #[derive(Default)]
