@@ -3,7 +3,7 @@ script=profile
 help_text='profile.sh: where the CPU time of the broker goes, on the two main workloads, as Linux perf samples it.
 
 Per workload: its figures, CPU time by thread, by layer and by symbol, what the broker counted meanwhile,
-and its histograms if its metrics have any. Everything is written to perf/results/profile-TIME.txt too.
+and its histograms. Everything is written to perf/results/profile-TIME.txt too.
 Which symbol belongs to which layer is in src/profile.rs. Needs perf, and root or
 kernel.perf_event_paranoid of 1 at most (-1 for what the kernel does). About half a minute.
 
@@ -53,15 +53,37 @@ counted() {
   ' "$1" "$2" | sort
 }
 
-# histograms PAGE
+# histograms PAGE: of each histogram with anything in it how many durations, their mean, and the bounds
+# that half of them and 99 % of them are under.
 histograms() {
-  local families
-  families=$(sed -n 's/^# TYPE \([^ ]*\) histogram$/\1/p' "$1")
-  if [ -z "$families" ]; then
-    echo '  none: the metrics of this broker have no histograms'
-    return
-  fi
-  grep -E "^($(paste -sd '|' <<<"$families"))_(bucket|sum|count)" "$1"
+  awk '
+    /^#/ {next}
+    match($1, /_(bucket|sum|count)\{/) {
+      name = substr($1, 1, RSTART - 1)
+      kind = substr($1, RSTART + 1, RLENGTH - 2)
+      labels = substr($1, RSTART + RLENGTH)
+      sub(/\}$/, "", labels)
+      bound = ""
+      if (match(labels, /,le="[^"]*"/)) {
+        bound = substr(labels, RSTART + 5, RLENGTH - 6)
+        labels = substr(labels, 1, RSTART - 1)
+      }
+      key = name " " labels
+      if (kind == "sum") sum[key] = $2
+      if (kind == "count") count[key] = $2
+      if (kind == "bucket") {steps[key]++; bounds[key, steps[key]] = bound; counts[key, steps[key]] = $2}
+    }
+    function under(key, part,   step) {
+      for (step = 1; step <= steps[key]; step++)
+        if (counts[key, step] >= part * count[key]) break
+      return bounds[key, step] == "+Inf" ? "more" : sprintf("%.3f", bounds[key, step] * 1000)
+    }
+    END {
+      printf "  %-62s %10s %9s %9s %9s\n", "milliseconds", "count", "mean", "50 % <=", "99 % <="
+      for (key in count) if (count[key] > 0)
+        printf "  %-62s %10d %9.3f %9s %9s\n", key, count[key], sum[key] / count[key] * 1000, under(key, 0.5), under(key, 0.99) | "sort"
+    }
+  ' "$1"
 }
 
 # profile_workload NAME
