@@ -62,8 +62,8 @@ pub struct JournalLimits {
     pub direct_bytes: usize,
     /// The same while a group is on its way.
     pub direct_busy_bytes: usize,
-    /// The same at least, where blocks of the segment were never written: file systems commit metadata
-    /// with each durable write there.
+    /// The same at least, where blocks of the segment were never written: ext4 commits metadata with
+    /// each durable write there.
     pub direct_unwritten_bytes: usize,
     /// Bytes written straight to segments beside one group.
     pub group_direct_bytes: usize,

@@ -59,8 +59,8 @@
 //! # Departures from the plan, and why
 //! * An extent may begin in a partly filled block and then overwrites it whole (rule 3 says when).
 //!   So a stream of large batches leaves nothing for background writes, and no byte twice.
-//! * Into blocks that were never written only far larger appends go straight: ext4 and XFS commit their
-//!   own journal with each durable write there, which took 2 to 3 times as long as one into written
+//! * Into blocks that were never written only far larger appends go straight: ext4 commits its own
+//!   journal with each durable write there, which took 2 to 3 times as long as one into written
 //!   blocks and did not get faster with more at a time (docs/performance.md).
 //! * Extents name batches by their headers, not by position and offset alone: recovery then needs
 //!   no look into the extents of complete groups, and its time is bounded by the journal's bytes.

@@ -1,11 +1,19 @@
-//! Cores start together or not at all: none runs its main before all of them are set up.
+//! Cores start together or not at all: none runs its main before all of them are set up. At its end a
+//! core waits for the disk.
 
 use std::any::Any;
 use std::io;
+use std::rc::Rc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
 
+use super::clock;
 use super::core_id::CoreId;
 use super::core_plan::CorePlan;
+use super::ring::Ring;
+
+/// How long the end of a core waits for the disk before it gives its buffers up.
+const DRAIN_LIMIT: Duration = Duration::from_secs(30);
 
 /// What a core's thread reports to, and waits at.
 pub(super) struct Gate {
@@ -93,6 +101,14 @@ pub(super) fn join_all<H>(
     match problems.is_empty() {
         true => Ok(()),
         false => Err(problems.join("; ")),
+    }
+}
+
+/// The kernel must be done with our buffers before the memory may go.
+pub(super) async fn drain(ring: &Rc<Ring>) {
+    let started = Instant::now();
+    while ring.in_memory_flight() > 0 && started.elapsed() < DRAIN_LIMIT {
+        clock::sleep(Duration::from_millis(1)).await;
     }
 }
 

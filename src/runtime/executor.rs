@@ -28,7 +28,7 @@ use async_task::Runnable;
 
 use super::bell::Waiters;
 use super::blocking::Pools;
-use super::core_gate::{Gate, Passage, join_all, panic_text, start_together};
+use super::core_gate::{Gate, Passage, drain, join_all, panic_text, start_together};
 use super::core_id::CoreId;
 use super::core_plan::STALL;
 pub use super::core_plan::{CorePlan, Queue, Stalls};
@@ -40,8 +40,6 @@ use super::wake::WakeFd;
 const SUBMIT_AFTER: Duration = Duration::from_micros(200);
 /// A turn of the background while acknowledgements or connections have work.
 const BACKGROUND_BESIDE: Duration = Duration::from_micros(100);
-/// How long the end of a core waits for the disk before it gives its buffers up.
-const DRAIN_LIMIT: Duration = Duration::from_secs(30);
 
 const QUEUES: [Queue; 4] = [
     Queue::Ack,
@@ -329,12 +327,4 @@ fn set_up(plan: CorePlan, pools: Pools) -> io::Result<Rc<Core>> {
     });
     CORE.set(Some(core.clone()));
     Ok(core)
-}
-
-/// The kernel must be done with our buffers before the memory may go.
-async fn drain(ring: &Rc<Ring>) {
-    let started = Instant::now();
-    while ring.in_memory_flight() > 0 && started.elapsed() < DRAIN_LIMIT {
-        super::clock::sleep(Duration::from_millis(1)).await;
-    }
 }

@@ -1,7 +1,7 @@
 //! When a core enters the kernel for its one ring, in which it also waits.
 //!
 //! * **One submission per turn**: an operation only fills an entry; the executor enters the kernel
-//!   once for all of them when nothing else is runnable.
+//!   once for all of them, when nothing else is runnable or some time has passed.
 //! * **Wake-up**: the core waits in this ring, which also reads the core's eventfd (`wake.rs`).
 //! * **Flags**: SINGLE_ISSUER and DEFER_TASKRUN: completions are made when the core enters the ring
 //!   for them and never interrupt it. TASKRUN_FLAG tells without a system call that there are some.
@@ -31,7 +31,6 @@ pub(super) struct RingTurn {
 
 impl RingTurn {
     /// Something was queued. The executor comes by itself.
-    #[allow(clippy::unused_self)] // glommio's needs it.
     pub(super) fn note_push(&self) {}
 
     /// The eventfd was read.

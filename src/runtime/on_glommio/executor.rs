@@ -36,7 +36,7 @@ use glommio::{
 
 use super::bell::Waiters;
 use super::blocking::Pools;
-use super::core_gate::{Gate, Passage, join_all, panic_text, start_together};
+use super::core_gate::{Gate, Passage, drain, join_all, panic_text, start_together};
 use super::core_id::CoreId;
 use super::core_plan::STALL;
 pub use super::core_plan::{CorePlan, Queue, Stalls};
@@ -58,8 +58,6 @@ const HEARTBEATS_SLOW: [Duration; 3] = [
     Duration::from_secs(1),
     Duration::from_secs(8),
 ];
-/// How long the end of a core waits for the disk before it gives its buffers up.
-const DRAIN_LIMIT: Duration = Duration::from_secs(30);
 
 const QUEUES: [(Queue, usize, Latency, &str); 4] = [
     (
@@ -332,12 +330,4 @@ async fn arm_first_heartbeats() -> Vec<Pin<Box<dyn Future<Output = ()>>>> {
         armed.push(timer);
     }
     armed
-}
-
-/// The kernel must be done with our buffers before the memory may go.
-async fn drain(ring: &Rc<Ring>) {
-    let started = Instant::now();
-    while ring.in_memory_flight() > 0 && started.elapsed() < DRAIN_LIMIT {
-        super::clock::sleep(Duration::from_millis(1)).await;
-    }
 }
