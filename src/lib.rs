@@ -24,6 +24,8 @@ pub mod tuning;
 
 pub mod log;
 
+pub mod coordinator;
+
 pub mod cluster;
 
 pub mod partition;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use super::coordinators::{GroupsConfig, TransactionsConfig};
 use super::derived;
 use super::kind::{Address, CoreSelection, Kind, Value};
 use super::knob::{Knob, Settings, Source, section};
@@ -231,6 +232,10 @@ pub struct BrokerConfig {
     pub storage: StorageConfig,
     /// The maximum of everything.
     pub limits: LimitsConfig,
+    /// Consumer groups.
+    pub groups: GroupsConfig,
+    /// Transactions.
+    pub transactions: TransactionsConfig,
     /// Defaults of new topics.
     pub defaults: DefaultsConfig,
     pub(super) settings: Settings,
@@ -375,6 +380,8 @@ impl BrokerConfig {
             listeners: ListenersConfig::from_settings(&settings),
             storage: StorageConfig::from_settings(&settings),
             limits: LimitsConfig::from_settings(&settings),
+            groups: GroupsConfig::from_settings(&settings),
+            transactions: TransactionsConfig::from_settings(&settings),
             defaults: DefaultsConfig::from_settings(&settings),
             settings,
         }
@@ -482,6 +489,8 @@ pub(super) fn knobs() -> Vec<Knob> {
     knobs.extend(ListenersConfig::knobs());
     knobs.extend(StorageConfig::knobs());
     knobs.extend(LimitsConfig::knobs());
+    knobs.extend(GroupsConfig::knobs());
+    knobs.extend(TransactionsConfig::knobs());
     knobs.extend(DefaultsConfig::knobs());
     knobs.extend(topic::default_knobs());
     knobs

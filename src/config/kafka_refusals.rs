@@ -38,10 +38,12 @@ impl Reason {
                  an address that only trusted hosts reach"
             }
             TieredStorage => "tiered storage is not built; use storage.data_dirs and retention",
-            Groups => "consumer groups take no settings yet; leave it out",
+            Groups => "coordinators size their own buffers and run on the cores; leave it out",
             ShareGroups => "share groups are not built yet; use consumer groups",
-            StreamsGroups => "streams groups are not built yet; use classic groups",
-            Transactions => "transactions are not built yet; idempotent producers work",
+            StreamsGroups => {
+                "streams groups are not built yet; Kafka Streams works with classic groups"
+            }
+            Transactions => "there is nothing to set: see the [transactions] section; leave it out",
             Quotas => {
                 "quotas are not built yet; the [limits] section bounds memory and connections"
             }
@@ -163,27 +165,13 @@ const REFUSALS: &[Refusal] = &[
     refuse("fetch.purgatory.purge.interval.requests", &["1000"], Threads),
     refuse("follower.fetch.last.tiered.offset.enable", &["false"], TieredStorage),
     refuse("group.consumer.assignment.interval.ms", &["1000"], Groups),
-    refuse("group.consumer.assignors", &["uniform,range"], Groups),
-    refuse("group.consumer.heartbeat.interval.ms", &["5000"], Groups),
     refuse("group.consumer.max.assignment.interval.ms", &["15000"], Groups),
-    refuse("group.consumer.max.heartbeat.interval.ms", &["15000"], Groups),
-    refuse("group.consumer.max.session.timeout.ms", &["60000"], Groups),
-    refuse("group.consumer.max.size", &["2147483647"], Groups),
-    refuse("group.consumer.migration.policy", &["bidirectional"], Groups),
     refuse("group.consumer.min.assignment.interval.ms", &["0"], Groups),
-    refuse("group.consumer.min.heartbeat.interval.ms", &["5000"], Groups),
-    refuse("group.consumer.min.session.timeout.ms", &["45000"], Groups),
-    refuse("group.consumer.regex.refresh.interval.ms", &["600000"], Groups),
-    refuse("group.consumer.session.timeout.ms", &["45000"], Groups),
     refuse("group.coordinator.append.linger.ms", &["-1"], Groups),
     refuse("group.coordinator.background.threads", &["2"], Groups),
     refuse("group.coordinator.cached.buffer.max.bytes", &["1048588"], Groups),
     refuse("group.coordinator.rebalance.protocols", &["classic,consumer,streams"], Groups),
     refuse("group.coordinator.threads", &["4"], Groups),
-    refuse("group.initial.rebalance.delay.ms", &["3000"], Groups),
-    refuse("group.max.session.timeout.ms", &["1800000"], Groups),
-    refuse("group.max.size", &["2147483647"], Groups),
-    refuse("group.min.session.timeout.ms", &["6000"], Groups),
     refuse("group.share.assignment.interval.ms", &["1000"], ShareGroups),
     refuse("group.share.assignors", &["simple"], ShareGroups),
     refuse("group.share.delivery.count.limit", &["5"], ShareGroups),
@@ -260,16 +248,10 @@ const REFUSALS: &[Refusal] = &[
     refuse("num.recovery.threads.per.data.dir", &["2"], Threads),
     refuse("num.replica.alter.log.dirs.threads", &[], Threads),
     refuse("num.replica.fetchers", &["1"], Replication),
-    refuse("offset.metadata.max.bytes", &["4096"], Groups),
     refuse("offsets.commit.required.acks", &[], Removed),
     refuse("offsets.commit.timeout.ms", &["5000"], Groups),
     refuse("offsets.load.buffer.size", &["5242880"], Groups),
-    refuse("offsets.retention.check.interval.ms", &["600000"], Groups),
-    refuse("offsets.retention.minutes", &["10080"], Groups),
     refuse("offsets.topic.compression.codec", &["0"], Groups),
-    refuse("offsets.topic.num.partitions", &["50"], Groups),
-    refuse("offsets.topic.replication.factor", &["3", "1"], Groups),
-    refuse("offsets.topic.segment.bytes", &["104857600"], Groups),
     refuse("password.encoder.old.secret", &[], Removed),
     refuse("password.encoder.secret", &[], Removed),
     refuse("port", &[], Removed),
@@ -419,17 +401,8 @@ const REFUSALS: &[Refusal] = &[
     refuse("ssl.truststore.password", &[], Security),
     refuse("ssl.truststore.type", &["JKS"], Security),
     refuse("telemetry.max.bytes", &["1048576"], Metrics),
-    refuse("transaction.abort.timed.out.transaction.cleanup.interval.ms", &["10000"], Transactions),
-    refuse("transaction.max.timeout.ms", &["900000"], Transactions),
-    refuse("transaction.partition.verification.enable", &["true"], Transactions),
-    refuse("transaction.remove.expired.transaction.cleanup.interval.ms", &["3600000"], Transactions),
     refuse("transaction.state.log.load.buffer.size", &["5242880"], Transactions),
-    refuse("transaction.state.log.min.isr", &["2", "1"], Transactions),
-    refuse("transaction.state.log.num.partitions", &["50"], Transactions),
-    refuse("transaction.state.log.replication.factor", &["3", "1"], Transactions),
-    refuse("transaction.state.log.segment.bytes", &["104857600"], Transactions),
     refuse("transaction.two.phase.commit.enable", &["false"], Transactions),
-    refuse("transactional.id.expiration.ms", &["604800000"], Transactions),
     refuse("unclean.leader.election.interval.ms", &["300000"], Replication),
     refuse("unstable.api.versions.enable", &["false"], Unstable),
     refuse("unstable.feature.versions.enable", &["false"], Unstable),
@@ -468,7 +441,7 @@ mod tests {
         let is_harmless = |name: &str, value: &str| find(name).unwrap().is_harmless(value);
         assert!(is_harmless("num.io.threads", "8"));
         assert!(!is_harmless("num.io.threads", "16"));
-        assert!(is_harmless("offsets.topic.replication.factor", "1"));
+        assert!(is_harmless("offsets.commit.timeout.ms", "5000"));
         assert!(is_harmless("ssl.enabled.protocols", "TLSv1.2, TLSv1.3"));
         assert!(!is_harmless("ssl.keystore.location", ""));
         assert!(is_harmless("authorizer.class.name", ""));

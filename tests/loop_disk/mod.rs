@@ -100,9 +100,14 @@ impl LoopDisk {
         self.try_mount("loop,ro").expect("it was mounted before");
     }
 
-    /// Unmounts it; nobody may use it.
+    /// Unmounts it; nobody may use it. The kernel lets go of the files of a killed process's ring
+    /// some time after the process has gone.
     pub(crate) fn unmount(&mut self) {
-        run("umount", &[text(&self.path())]).expect("nobody uses it");
+        let mut tries = 0..1000;
+        while let Err(said) = run("umount", &[text(&self.path())]) {
+            assert!(tries.next().is_some(), "nobody uses it: {said}");
+            std::thread::yield_now();
+        }
         self.is_mounted = false;
     }
 

@@ -1,0 +1,51 @@
+//! What a decision leaves behind.
+
+/// A request whose answer may come later; the host gives the numbers out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub u64);
+
+/// A record for the shard's log, in Kafka's format.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CoordinatorRecord {
+    /// The type of record (2 bytes) and its key.
+    pub key: Vec<u8>,
+    /// The version (2 bytes) and the value; None is a tombstone.
+    pub value: Option<Vec<u8>>,
+}
+
+/// A producer in one of its epochs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ProducerIdAndEpoch {
+    /// Its id.
+    pub id: i64,
+    /// Its epoch.
+    pub epoch: i16,
+}
+
+/// What one call left: records first, answers behind them.
+#[derive(Debug)]
+pub struct Effects<A> {
+    /// Appended as one batch, in this order.
+    pub records: Vec<CoordinatorRecord>,
+    /// The records belong to this producer's transaction: they count when it commits.
+    pub transaction: Option<ProducerIdAndEpoch>,
+    /// Who gets which answer when the records are durable.
+    pub answers: Vec<(Ticket, A)>,
+}
+
+impl<A> Default for Effects<A> {
+    fn default() -> Self {
+        Effects {
+            records: Vec::new(),
+            transaction: None,
+            answers: Vec::new(),
+        }
+    }
+}
+
+impl<A> Effects<A> {
+    /// Answers a request when the records are durable.
+    pub fn answer(&mut self, ticket: Ticket, answer: A) {
+        self.answers.push((ticket, answer));
+    }
+}

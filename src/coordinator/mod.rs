@@ -1,0 +1,25 @@
+//! Groups, committed offsets and transactions: decisions only.
+//!
+//! * **Owns** the state machines behind the partitions of `__consumer_offsets` and
+//!   `__transaction_state`, whose keys and values are Kafka's own formats.
+//! * **How many**: one shard per partition of these two topics that this broker leads.
+//! * **Which core**: the one that owns the partition; `shard/` hosts it there.
+//! * **May import**: `wire`, `config`.
+//!
+//! A shard is a value without I/O, clock, randomness or tasks. Each of its functions takes a request
+//! and a [`context::Context`] and leaves its [`effects::Effects`]: records for the shard's log, and
+//! answers. The host appends the records as one batch, in the order of the calls, and lets answers
+//! leave when everything that was appended before them is durable: so what an answer tells is never
+//! lost, and a read tells only what is durable. When a batch is refused the host throws the shard
+//! away and loads it again from its log; clients are told to find their coordinator again.
+//!
+//! What the log holds changes by `replay` alone: a function that decides replays what it emits. The
+//! rest of a state (members that wait, sessions, timers) is not in the log and begins anew after a
+//! load.
+//!
+//! *Architecture Invariant*: a shard rebuilt by replaying its log equals the one that wrote it, but
+//! for what is not in the log.
+
+pub mod context;
+pub mod effects;
+pub mod timers;
