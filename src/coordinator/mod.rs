@@ -22,4 +22,5 @@
 
 pub mod context;
 pub mod effects;
+pub mod group_request;
 pub mod timers;
