@@ -1,5 +1,7 @@
 //! What a decision leaves behind.
 
+use super::transaction_request::MarkerJob;
+
 /// A request whose answer may come later; the host gives the numbers out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub u64);
@@ -31,6 +33,8 @@ pub struct Effects<A> {
     pub transaction: Option<ProducerIdAndEpoch>,
     /// Who gets which answer when the records are durable.
     pub answers: Vec<(Ticket, A)>,
+    /// Markers to be written when the records are durable.
+    pub markers: Vec<MarkerJob>,
 }
 
 impl<A> Default for Effects<A> {
@@ -39,6 +43,7 @@ impl<A> Default for Effects<A> {
             records: Vec::new(),
             transaction: None,
             answers: Vec::new(),
+            markers: Vec::new(),
         }
     }
 }

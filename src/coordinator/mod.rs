@@ -24,3 +24,7 @@ pub mod context;
 pub mod effects;
 pub mod group_request;
 pub mod timers;
+pub mod transaction;
+pub mod transaction_record;
+pub mod transaction_request;
+pub mod transaction_shard;
