@@ -49,6 +49,20 @@ impl<A> Default for Effects<A> {
 }
 
 impl<A> Effects<A> {
+    /// Whether nothing was decided.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty() && self.answers.is_empty() && self.markers.is_empty()
+    }
+
+    /// Bytes of the records.
+    #[must_use]
+    pub fn size_bytes(&self) -> usize {
+        let value_bytes = |record: &CoordinatorRecord| record.value.as_ref().map_or(0, Vec::len);
+        let bytes = |record: &CoordinatorRecord| record.key.len() + value_bytes(record);
+        self.records.iter().map(bytes).sum()
+    }
+
     /// Answers a request when the records are durable.
     pub fn answer(&mut self, ticket: Ticket, answer: A) {
         self.answers.push((ticket, answer));

@@ -12,6 +12,7 @@
 //! never are.
 
 pub mod controller_service;
+pub mod coordinator_host;
 pub mod core_metrics;
 pub mod directory_health;
 pub mod directory_watch;
