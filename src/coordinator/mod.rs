@@ -23,4 +23,5 @@
 pub mod context;
 pub mod effects;
 pub mod group_request;
+pub mod group_shard;
 pub mod timers;
