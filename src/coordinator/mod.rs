@@ -23,6 +23,7 @@
 pub mod context;
 pub mod effects;
 pub mod group_request;
+pub mod group_shard;
 pub mod shard;
 pub mod timers;
 pub mod transaction;

@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 
 use super::context::Context;
 use super::effects::{Effects, ProducerIdAndEpoch, Ticket};
-use super::shard::Shard;
 use super::timers::Timers;
 use super::transaction::{EndDecision, InitDecision, Transaction, TransactionState};
 use super::transaction_record::{self, Malformed};
@@ -396,58 +395,5 @@ fn job(id: &str, transaction: &Transaction) -> MarkerJob {
         producer: transaction.producer,
         commit: transaction.state == TransactionState::PrepareCommit,
         partitions: transaction.partitions.clone(),
-    }
-}
-
-impl Shard for TransactionShard {
-    type Request<'a> = TransactionRequest;
-    type Answer = TransactionAnswer;
-
-    fn empty() -> Self {
-        TransactionShard::new()
-    }
-
-    fn handle(
-        &mut self,
-        context: &mut Context<'_>,
-        ticket: Ticket,
-        request: TransactionRequest,
-        effects: &mut Effects<TransactionAnswer>,
-    ) {
-        TransactionShard::handle(self, context, ticket, request, effects);
-    }
-
-    fn replay(
-        &mut self,
-        key: &[u8],
-        value: Option<&[u8]>,
-        _transaction: Option<ProducerIdAndEpoch>,
-    ) -> Result<(), String> {
-        TransactionShard::replay(self, key, value).map_err(|malformed| malformed.0)
-    }
-
-    fn end_transaction(&mut self, _producer_id: i64, _committed: bool) {
-        // Nobody writes to this topic within a transaction.
-    }
-
-    fn loaded(&mut self, context: &mut Context<'_>, effects: &mut Effects<TransactionAnswer>) {
-        TransactionShard::loaded(self, context, effects);
-    }
-
-    fn next_due_ms(&self) -> Option<u64> {
-        TransactionShard::next_due_ms(self)
-    }
-
-    fn tick(&mut self, context: &mut Context<'_>, effects: &mut Effects<TransactionAnswer>) {
-        TransactionShard::tick(self, context, effects);
-    }
-
-    fn topics_deleted(
-        &mut self,
-        _context: &mut Context<'_>,
-        _names: &[String],
-        _effects: &mut Effects<TransactionAnswer>,
-    ) {
-        // Markers of partitions that are gone are left out when they are written.
     }
 }
