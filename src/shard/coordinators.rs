@@ -131,6 +131,19 @@ pub fn coordinator_log(image: &MetadataImage, topic: &str, key: &str) -> Option<
     })
 }
 
+/// The logs of all partitions of `topic`.
+fn topic_logs(image: &MetadataImage, topic: &str) -> Vec<LogId> {
+    let Some(topic) = image.topic(topic) else {
+        return Vec::new();
+    };
+    let count = u32::try_from(topic.partitions.len()).expect("partitions are counted in 32 bits");
+    let log = |partition| LogId {
+        topic: topic.id.0,
+        partition,
+    };
+    (0..count).map(log).collect()
+}
+
 impl Coordinators {
     /// The coordinators of a router's core.
     #[must_use]
@@ -284,6 +297,19 @@ fn group_request<'a>(
 }
 
 impl Router {
+    /// What every shard of transactions lists, on whatever core; an error where one does not serve.
+    pub async fn list_transactions(
+        self: &Rc<Self>,
+        request: &TransactionRequest,
+    ) -> Outcome<Vec<CoordinatorAnswer>> {
+        let mut answers = Vec::new();
+        for log in topic_logs(&self.image(), TRANSACTIONS_TOPIC) {
+            let call = CoordinatorCall::Transaction(log, request.clone());
+            answers.push(self.coordinate(call).await?);
+        }
+        Ok(answers)
+    }
+
     /// Asks the coordinator whose partition the call names, on whatever core.
     pub async fn coordinate(self: &Rc<Self>, call: CoordinatorCall) -> Outcome<CoordinatorAnswer> {
         let log = match &call {
@@ -337,15 +363,10 @@ impl Router {
         }
     }
 
-    /// Every shard of groups on every core that is asked for its list; an error where one does not
-    /// serve.
-    pub async fn list_groups(
-        self: &Rc<Self>,
-        frame: &Frame,
-        logs: impl Iterator<Item = LogId>,
-    ) -> Outcome<Vec<CoordinatorAnswer>> {
+    /// What every shard of groups lists, on whatever core; an error where one does not serve.
+    pub async fn list_groups(self: &Rc<Self>, frame: &Frame) -> Outcome<Vec<CoordinatorAnswer>> {
         let mut answers = Vec::new();
-        for log in logs {
+        for log in topic_logs(&self.image(), OFFSETS_TOPIC) {
             let call = GroupCall {
                 log,
                 frame: frame.clone(),
