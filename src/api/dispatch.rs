@@ -11,7 +11,7 @@ use super::{
     alter_configs, api_versions, create_partitions, create_topics, delete_records, delete_topics,
     describe_cluster, describe_configs, describe_log_dirs, describe_topic_partitions, fetch,
     find_coordinator, group_admin, group_member, init_producer_id, list_offsets, metadata,
-    offset_fetch, offset_for_leader_epoch, produce,
+    offset_fetch, offset_for_leader_epoch, produce, transaction_admin, transaction_client,
 };
 use crate::net::close_reason::CloseReason;
 use crate::net::frame::Frame;
@@ -79,6 +79,15 @@ const SERVED: &[(ApiKey, Start)] = &[
     (ApiKey::OffsetForLeaderEpoch, |api, call| {
         later(offset_for_leader_epoch::handle, api, call)
     }),
+    (ApiKey::AddPartitionsToTxn, |api, call| {
+        later(transaction_client::add_partitions, api, call)
+    }),
+    (ApiKey::AddOffsetsToTxn, |api, call| {
+        later(transaction_client::add_offsets, api, call)
+    }),
+    (ApiKey::EndTxn, |api, call| {
+        later(transaction_client::end, api, call)
+    }),
     (ApiKey::DescribeConfigs, |api, call| {
         later(describe_configs::handle, api, call)
     }),
@@ -102,6 +111,12 @@ const SERVED: &[(ApiKey, Start)] = &[
     }),
     (ApiKey::DescribeCluster, |api, call| {
         later(describe_cluster::handle, api, call)
+    }),
+    (ApiKey::DescribeTransactions, |api, call| {
+        later(transaction_admin::describe, api, call)
+    }),
+    (ApiKey::ListTransactions, |api, call| {
+        later(transaction_admin::list, api, call)
     }),
     (ApiKey::ConsumerGroupHeartbeat, |api, call| {
         later(group_member::consumer_heartbeat, api, call)

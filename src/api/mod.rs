@@ -43,3 +43,5 @@ mod offset_fetch;
 mod offset_for_leader_epoch;
 mod produce;
 mod topic_rules;
+mod transaction_admin;
+mod transaction_client;
