@@ -30,3 +30,6 @@ pub mod transaction;
 pub mod transaction_record;
 pub mod transaction_request;
 pub mod transaction_shard;
+
+#[cfg(test)]
+mod transaction_test;
