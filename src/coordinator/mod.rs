@@ -20,10 +20,22 @@
 //! *Architecture Invariant*: a shard rebuilt by replaying its log equals the one that wrote it, but
 //! for what is not in the log.
 
+mod classic_group;
+mod classic_joining;
+mod classic_member;
+mod classic_membership;
+mod classic_rebalance;
 pub mod context;
 pub mod effects;
+mod group_admin;
+mod group_chores;
+mod group_records;
 pub mod group_request;
 pub mod group_shard;
+mod group_turn;
+mod offset_fetching;
+mod offset_requests;
+mod offset_table;
 pub mod shard;
 pub mod timers;
 pub mod transaction;
