@@ -50,6 +50,8 @@ use crate::wire::record_batch::{BatchHeader, TimestampType};
 const ZSTD_FROM: i16 = 7;
 /// First version that tells the leader with NOT_LEADER_OR_FOLLOWER.
 const LEADER_FROM: i16 = 10;
+/// First version of clients whose epochs grow with every transaction.
+const BUMPS_EPOCHS_FROM: i16 = 12;
 /// First version that names topics by id.
 const TOPIC_ID_FROM: i16 = 13;
 /// Bytes validated before others on this core get a turn.
@@ -301,6 +303,8 @@ impl Ground<'_> {
             log,
             header: batch.header,
             payload: payload(self.frame, batch.payload),
+            guard: None,
+            bumps_epochs: self.version >= BUMPS_EPOCHS_FROM,
         };
         Ok((part, log_append_time_ms))
     }

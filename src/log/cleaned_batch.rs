@@ -8,8 +8,10 @@
 
 use std::ops::Range;
 
+use super::cleaned_transactions::Fate;
 use super::offset_map::{MapFull, OffsetMap};
 use super::position::Offset;
+use super::transactions::AbortedRanges;
 use crate::wire::compression::{Codec, Compression};
 use crate::wire::record::{Record, Records};
 use crate::wire::record_batch::{
@@ -49,13 +51,6 @@ pub enum CleanedBatch {
     Gone,
 }
 
-/// Whether compaction may look into a batch. Markers of transactions, and data that a marker may
-/// call aborted, stay as they are and do not count: their rules come with transactions, and belong
-/// here.
-fn is_subject(header: &BatchHeader) -> bool {
-    !header.attributes.is_control() && !header.attributes.is_transactional()
-}
-
 /// Notes the keys of the records in the dirty range. Kafka: `Cleaner.buildOffsetMapForSegment`.
 ///
 /// # Errors
@@ -63,6 +58,7 @@ fn is_subject(header: &BatchHeader) -> bool {
 pub fn note_keys(
     batch: &BatchView<'_>,
     dirty: Range<Offset>,
+    aborted: &AbortedRanges,
     decompressed_max_bytes: usize,
     map: &mut OffsetMap,
 ) -> Result<Result<(), MapFull>, BatchError> {
@@ -70,7 +66,7 @@ pub fn note_keys(
     if header.last_offset() < dirty.start.0 || header.base_offset >= dirty.end.0 {
         return Ok(Ok(()));
     }
-    if is_subject(header) {
+    if !header.attributes.is_control() && !aborted.hold(header) {
         let payload = batch.plain_payload(decompressed_max_bytes)?;
         for record in Records::new(&payload, header.record_count) {
             let record = record?;
@@ -91,13 +87,20 @@ pub fn note_keys(
 ///
 /// # Errors
 /// When the batch is damaged.
-pub fn clean(batch: &BatchView<'_>, rules: &CleaningRules<'_>) -> Result<CleanedBatch, BatchError> {
+pub fn clean(
+    batch: &BatchView<'_>,
+    fate: Fate,
+    rules: &CleaningRules<'_>,
+) -> Result<CleanedBatch, BatchError> {
     let header = batch.header();
     if header.last_offset() < rules.start.0 {
         return Ok(CleanedBatch::Gone);
     }
-    if !is_subject(header) {
-        return Ok(CleanedBatch::Same);
+    match fate {
+        Fate::ByKeys => {}
+        Fate::Aborted => return Ok(rules.without_records(header)),
+        Fate::Needed => return Ok(CleanedBatch::Same),
+        Fate::Obsolete => return rules.without_marker(batch),
     }
     let payload = batch.plain_payload(rules.decompressed_max_bytes)?;
     let mut kept = Kept::default();
@@ -158,13 +161,33 @@ impl CleaningRules<'_> {
         is_latest && (record.value.is_some() || !outlived)
     }
 
-    /// A batch none of whose records stay.
-    fn without_records(&self, header: &BatchHeader) -> CleanedBatch {
+    /// Whether a batch stays whatever becomes of its records.
+    fn is_needed(&self, header: &BatchHeader) -> bool {
         let last = Offset(header.last_offset());
         let is_last_of_producer =
             header.has_producer_id() && (self.last_of_producer)(header.producer_id) == Some(last);
-        let ends_the_round = last.0 + 1 == self.round_end.0;
-        match is_last_of_producer || ends_the_round {
+        is_last_of_producer || last.0 + 1 == self.round_end.0
+    }
+
+    /// A marker that nobody needs any more but for the time of the delete horizon, which is stamped
+    /// into it first.
+    fn without_marker(&self, batch: &BatchView<'_>) -> Result<CleanedBatch, BatchError> {
+        let header = batch.header();
+        let is_stamped = header.attributes.has_delete_horizon();
+        if self.is_needed(header) || is_stamped && self.now_ms < header.base_timestamp {
+            return Ok(CleanedBatch::Same);
+        }
+        if is_stamped {
+            return Ok(CleanedBatch::Gone);
+        }
+        let payload = batch.plain_payload(self.decompressed_max_bytes)?;
+        let horizon_ms = self.now_ms.saturating_add(self.delete_retention_ms);
+        rebuild(header, &payload, Some(horizon_ms), |_| true).map(CleanedBatch::Rebuilt)
+    }
+
+    /// A batch none of whose records stay.
+    fn without_records(&self, header: &BatchHeader) -> CleanedBatch {
+        match self.is_needed(header) {
             true if header.record_count == 0 => CleanedBatch::Same,
             true => CleanedBatch::Rebuilt(empty(header)),
             false => CleanedBatch::Gone,
@@ -292,7 +315,11 @@ mod tests {
     }
 
     fn cleaned_by(bytes: &[u8], rules: &CleaningRules<'_>) -> CleanedBatch {
-        let cleaned = clean(&BatchView::parse(bytes).unwrap(), rules).unwrap();
+        cleaned_as(Fate::ByKeys, bytes, rules)
+    }
+
+    fn cleaned_as(fate: Fate, bytes: &[u8], rules: &CleaningRules<'_>) -> CleanedBatch {
+        let cleaned = clean(&BatchView::parse(bytes).unwrap(), fate, rules).unwrap();
         if let CleanedBatch::Rebuilt(bytes) = &cleaned {
             let view = BatchView::parse(bytes).unwrap();
             assert_eq!(view.bytes().len(), bytes.len());
@@ -527,7 +554,10 @@ mod tests {
             assert_eq!(cleaned(&bytes, &later), CleanedBatch::Same);
             let mut map = OffsetMap::new(100, 1 << 16, [5, 6]);
             let view = BatchView::parse(&bytes).unwrap();
-            assert_eq!(note_keys(&view, ALL, LIMIT_BYTES, &mut map), Ok(Ok(())));
+            assert_eq!(
+                note_keys(&view, ALL, &none, LIMIT_BYTES, &mut map),
+                Ok(Ok(()))
+            );
             assert!(map.is_empty());
             assert_eq!(map.end(), Offset(103));
         }
@@ -539,13 +569,22 @@ mod tests {
         let view = BatchView::parse(&bytes).unwrap();
         let mut map = OffsetMap::new(100, 1 << 16, [5, 6]);
         assert_eq!(
-            note_keys(&view, Offset(101)..Offset(200), LIMIT_BYTES, &mut map),
+            note_keys(
+                &view,
+                Offset(101)..Offset(200),
+                &none,
+                LIMIT_BYTES,
+                &mut map
+            ),
             Ok(Ok(()))
         );
         assert_eq!((map.get(b"a"), map.get(b"c")), (None, Some(Offset(102))));
         let mut map = OffsetMap::new(100, 1 << 16, [5, 6]);
         let dirty = Offset(0)..Offset(102);
-        assert_eq!(note_keys(&view, dirty, LIMIT_BYTES, &mut map), Ok(Ok(())));
+        assert_eq!(
+            note_keys(&view, dirty, &none, LIMIT_BYTES, &mut map),
+            Ok(Ok(()))
+        );
         assert_eq!((map.get(b"b"), map.get(b"c")), (Some(Offset(101)), None));
         assert_eq!(map.end(), Offset(102), "the range ends within the batch");
         let many: Vec<String> = (0..60).map(|key| key.to_string()).collect();
@@ -557,7 +596,7 @@ mod tests {
         let bytes = builder.finish();
         let view = BatchView::parse(&bytes).unwrap();
         assert_eq!(
-            note_keys(&view, ALL, LIMIT_BYTES, &mut full),
+            note_keys(&view, ALL, &none, LIMIT_BYTES, &mut full),
             Ok(Err(MapFull))
         );
         assert_eq!(full.end(), Offset(148), "64 slots take 48 keys");
@@ -578,18 +617,18 @@ mod tests {
             ..rules(&map, &|_| None)
         };
         assert!(matches!(
-            clean(&view, &tight),
+            clean(&view, Fate::ByKeys, &tight),
             Err(BatchError::Decompression(_))
         ));
         let mut wrong = batch(super::tests::options(), &THREE);
         wrong[57..61].copy_from_slice(&2i32.to_be_bytes());
         let view = BatchView::parse(&wrong).unwrap();
-        assert!(clean(&view, &rules(&map, &|_| None)).is_err());
+        assert!(clean(&view, Fate::ByKeys, &rules(&map, &|_| None)).is_err());
         let mut short = batch(super::tests::options(), &THREE);
         short[23..27].copy_from_slice(&1i32.to_be_bytes());
         let view = BatchView::parse(&short).unwrap();
         assert!(matches!(
-            clean(&view, &rules(&map, &|_| None)),
+            clean(&view, Fate::ByKeys, &rules(&map, &|_| None)),
             Err(BatchError::BadRecord(_))
         ));
     }
