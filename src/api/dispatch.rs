@@ -12,6 +12,7 @@ use super::{
     describe_cluster, describe_configs, describe_log_dirs, describe_topic_partitions, fetch,
     find_coordinator, group_admin, group_member, init_producer_id, list_offsets, metadata,
     offset_fetch, offset_for_leader_epoch, produce, transaction_admin, transaction_client,
+    txn_offset_commit,
 };
 use crate::net::close_reason::CloseReason;
 use crate::net::frame::Frame;
@@ -87,6 +88,9 @@ const SERVED: &[(ApiKey, Start)] = &[
     }),
     (ApiKey::EndTxn, |api, call| {
         later(transaction_client::end, api, call)
+    }),
+    (ApiKey::TxnOffsetCommit, |api, call| {
+        later(txn_offset_commit::handle, api, call)
     }),
     (ApiKey::DescribeConfigs, |api, call| {
         later(describe_configs::handle, api, call)

@@ -45,3 +45,4 @@ mod produce;
 mod topic_rules;
 mod transaction_admin;
 mod transaction_client;
+mod txn_offset_commit;

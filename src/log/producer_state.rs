@@ -204,6 +204,10 @@ impl ProducerState {
         if header.producer_epoch < producer.epoch {
             return SequenceCheck::FencedEpoch;
         }
+        // Coordinators write offsets within a client's transaction; clients cannot leave it out.
+        if header.base_sequence == NO_SEQUENCE {
+            return SequenceCheck::Append;
+        }
         let is_outside = producer.open.is_some() && !header.attributes.is_transactional();
         if header.producer_epoch > producer.epoch {
             return match header.base_sequence {
@@ -562,6 +566,18 @@ mod tests {
             SequenceCheck::Append,
             "unknown producer"
         );
+    }
+
+    #[test]
+    fn batches_of_coordinators_follow_each_other_without_a_sequence() {
+        let mut state = ProducerState::default();
+        for offset in 0..3 {
+            let header = header(9, 1, NO_SEQUENCE, 1);
+            assert_eq!(state.check(&header), SequenceCheck::Append);
+            state.remember(&header, Offset(offset));
+        }
+        let old = header(9, 0, NO_SEQUENCE, 1);
+        assert_eq!(state.check(&old), SequenceCheck::FencedEpoch);
     }
 
     #[test]
