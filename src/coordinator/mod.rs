@@ -29,13 +29,23 @@ pub mod context;
 pub mod effects;
 mod group_admin;
 mod group_chores;
+#[cfg(test)]
+mod group_property_test;
 mod group_records;
 pub mod group_request;
 pub mod group_shard;
 mod group_turn;
+#[cfg(test)]
+mod group_world;
 mod offset_fetching;
 mod offset_requests;
 mod offset_table;
+#[cfg(test)]
+mod scenario_answers;
+#[cfg(test)]
+mod scenario_requests;
+#[cfg(test)]
+mod scenario_test;
 pub mod shard;
 pub mod timers;
 pub mod transaction;

@@ -77,7 +77,7 @@ struct GroupOffsets {
 type Pending = BTreeMap<Arc<str>, BTreeMap<Place, CommittedOffset>>;
 
 /// See the head of this file.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 pub(super) struct OffsetTable {
     groups: BTreeMap<Arc<str>, GroupOffsets>,
     pending: BTreeMap<i64, Pending>,
