@@ -9,8 +9,9 @@ use super::init_producer_id::ProducerIds;
 use super::topic_rules::TopicRules;
 use super::{
     alter_configs, api_versions, create_partitions, create_topics, delete_records, delete_topics,
-    describe_cluster, describe_configs, describe_log_dirs, describe_topic_partitions, fetch,
-    init_producer_id, list_offsets, metadata, offset_for_leader_epoch, produce,
+    describe_cluster, describe_configs, describe_log_dirs, describe_producers,
+    describe_topic_partitions, fetch, init_producer_id, list_offsets, metadata,
+    offset_for_leader_epoch, produce, write_txn_markers,
 };
 use crate::net::close_reason::CloseReason;
 use crate::net::frame::Frame;
@@ -51,6 +52,9 @@ const SERVED: &[(ApiKey, Start)] = &[
     (ApiKey::OffsetForLeaderEpoch, |api, call| {
         later(offset_for_leader_epoch::handle, api, call)
     }),
+    (ApiKey::WriteTxnMarkers, |api, call| {
+        later(write_txn_markers::handle, api, call)
+    }),
     (ApiKey::DescribeConfigs, |api, call| {
         later(describe_configs::handle, api, call)
     }),
@@ -68,6 +72,9 @@ const SERVED: &[(ApiKey, Start)] = &[
     }),
     (ApiKey::DescribeCluster, |api, call| {
         later(describe_cluster::handle, api, call)
+    }),
+    (ApiKey::DescribeProducers, |api, call| {
+        later(describe_producers::handle, api, call)
     }),
     (ApiKey::DescribeTopicPartitions, |api, call| {
         later(describe_topic_partitions::handle, api, call)
