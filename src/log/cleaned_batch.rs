@@ -255,6 +255,8 @@ fn empty(header: &BatchHeader) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log::transaction_marker::TransactionMarker;
+    use crate::log::transactions::AbortedTransaction;
     use crate::wire::record::Header;
     use crate::wire::record_batch::Attributes;
 
@@ -540,27 +542,95 @@ mod tests {
         assert_eq!(cleaned_by(&bytes, &starting_at(103)), CleanedBatch::Gone);
     }
 
+    fn aborted_at_100() -> AbortedRanges {
+        let aborted = AbortedTransaction {
+            producer_id: 7,
+            first_offset: Offset(90),
+            last_offset: Offset(110),
+            last_stable_offset: Offset(111),
+        };
+        AbortedRanges::new([aborted].iter())
+    }
+
+    fn transactional(producer_id: i64) -> BatchOptions {
+        BatchOptions {
+            is_transactional: true,
+            producer_id,
+            ..options()
+        }
+    }
+
     #[test]
-    fn markers_and_transactional_data_stay_and_do_not_count() {
-        for (is_transactional, is_control) in [(true, false), (true, true)] {
-            let options = BatchOptions {
-                is_transactional,
-                is_control,
-                producer_id: 7,
-                ..options()
-            };
+    fn keys_of_aborted_records_and_of_markers_do_not_count() {
+        let marker = BatchOptions {
+            is_control: true,
+            ..transactional(8)
+        };
+        for (options, counts) in [
+            (transactional(7), false),
+            (transactional(8), true),
+            (marker, false),
+        ] {
             let bytes = batch(options, &THREE);
-            let later = map(&[("a", 200), ("b", 201), ("c", 202)], 300);
-            assert_eq!(cleaned(&bytes, &later), CleanedBatch::Same);
-            let mut map = OffsetMap::new(100, 1 << 16, [5, 6]);
             let view = BatchView::parse(&bytes).unwrap();
-            assert_eq!(
-                note_keys(&view, ALL, &none, LIMIT_BYTES, &mut map),
-                Ok(Ok(()))
-            );
-            assert!(map.is_empty());
+            let mut map = OffsetMap::new(100, 1 << 16, [5, 6]);
+            let noted = note_keys(&view, ALL, &aborted_at_100(), LIMIT_BYTES, &mut map);
+            assert_eq!(noted, Ok(Ok(())));
+            assert_eq!(map.get(b"a").is_some(), counts);
             assert_eq!(map.end(), Offset(103));
         }
+    }
+
+    #[test]
+    fn aborted_records_go_and_committed_ones_are_judged_by_their_keys() {
+        let bytes = batch(transactional(7), &THREE);
+        let latest = map(&[("a", 100), ("b", 101), ("c", 102)], 300);
+        assert_eq!(cleaned(&bytes, &latest), CleanedBatch::Same);
+        let rules_of = |last| rules(&latest, last);
+        let gone = cleaned_as(Fate::Aborted, &bytes, &rules_of(&|_| None));
+        assert_eq!(gone, CleanedBatch::Gone);
+        let is_last = |id: i64| (id == 7).then_some(Offset(102));
+        let empty = rebuilt(cleaned_as(Fate::Aborted, &bytes, &rules_of(&is_last)));
+        let header = BatchHeader::parse(&empty).unwrap();
+        assert_eq!((header.record_count, header.last_offset()), (0, 102));
+        assert!(header.attributes.is_transactional());
+    }
+
+    #[test]
+    fn a_marker_goes_when_its_horizon_has_passed_unless_it_is_needed() {
+        let marker = TransactionMarker {
+            producer_id: 7,
+            producer_epoch: 2,
+            coordinator_epoch: 5,
+            commit: false,
+        };
+        let bytes = marker.batch(500);
+        let empty_map = map(&[], 300);
+        let at = |now_ms| CleaningRules {
+            now_ms,
+            ..rules(&empty_map, &|_| None)
+        };
+        let needed = cleaned_as(Fate::Needed, &bytes, &at(i64::MAX));
+        assert_eq!(needed, CleanedBatch::Same);
+        let stamped = rebuilt(cleaned_as(Fate::Obsolete, &bytes, &at(NOW_MS)));
+        let view = BatchView::parse(&stamped).unwrap();
+        assert!(view.header().attributes.has_delete_horizon());
+        assert_eq!(view.header().max_timestamp, 500);
+        let parsed = TransactionMarker::parse(view.header(), view.payload());
+        assert_eq!(parsed, Ok(Some(marker)), "it says the same");
+        let judged = |now_ms| cleaned_as(Fate::Obsolete, &stamped, &at(now_ms));
+        assert_eq!(judged(NOW_MS + 999), CleanedBatch::Same);
+        assert_eq!(judged(NOW_MS + 1000), CleanedBatch::Gone);
+        let is_last = |id: i64| (id == 7).then_some(Offset(0));
+        let last = CleaningRules {
+            now_ms: i64::MAX,
+            ..rules(&empty_map, &is_last)
+        };
+        assert_eq!(
+            cleaned_as(Fate::Obsolete, &stamped, &last),
+            CleanedBatch::Same,
+            "it tells the producer's epoch"
+        );
     }
 
     #[test]
@@ -572,7 +642,7 @@ mod tests {
             note_keys(
                 &view,
                 Offset(101)..Offset(200),
-                &none,
+                &AbortedRanges::default(),
                 LIMIT_BYTES,
                 &mut map
             ),
@@ -582,7 +652,13 @@ mod tests {
         let mut map = OffsetMap::new(100, 1 << 16, [5, 6]);
         let dirty = Offset(0)..Offset(102);
         assert_eq!(
-            note_keys(&view, dirty, &none, LIMIT_BYTES, &mut map),
+            note_keys(
+                &view,
+                dirty,
+                &AbortedRanges::default(),
+                LIMIT_BYTES,
+                &mut map
+            ),
             Ok(Ok(()))
         );
         assert_eq!((map.get(b"b"), map.get(b"c")), (Some(Offset(101)), None));
@@ -596,7 +672,13 @@ mod tests {
         let bytes = builder.finish();
         let view = BatchView::parse(&bytes).unwrap();
         assert_eq!(
-            note_keys(&view, ALL, &none, LIMIT_BYTES, &mut full),
+            note_keys(
+                &view,
+                ALL,
+                &AbortedRanges::default(),
+                LIMIT_BYTES,
+                &mut full
+            ),
             Ok(Err(MapFull))
         );
         assert_eq!(full.end(), Offset(148), "64 slots take 48 keys");

@@ -72,9 +72,9 @@ impl CleanedTransactions {
         }
     }
 
-    /// A batch was dropped whole.
+    /// An obsolete marker was dropped.
     pub fn note_dropped(&mut self, header: &BatchHeader) {
-        if header.attributes.is_control() && self.aborted.end_at(header) {
+        if self.aborted.end_at(header) {
             self.dropped.push(Offset(header.base_offset));
         }
     }
@@ -82,5 +82,81 @@ impl CleanedTransactions {
     /// The markers of aborted transactions that were dropped since this was last asked.
     pub fn take_dropped(&mut self) -> Vec<Offset> {
         std::mem::take(&mut self.dropped)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::producer_state::ProducerState;
+    use crate::log::transaction_marker::TransactionMarker;
+    use crate::wire::record_batch_builder::{BatchBuilder, BatchOptions};
+
+    fn records(producer_id: i64, base_offset: i64) -> BatchHeader {
+        let mut builder = BatchBuilder::new(BatchOptions {
+            base_offset,
+            producer_id,
+            producer_epoch: 0,
+            base_sequence: 0,
+            is_transactional: true,
+            ..BatchOptions::default()
+        });
+        builder.append(1, Some(b"k"), None, [].into_iter());
+        BatchHeader::parse(&builder.finish()).expect("just built")
+    }
+
+    fn marker(
+        producer_id: i64,
+        base_offset: i64,
+        commit: bool,
+    ) -> (TransactionMarker, BatchHeader) {
+        let marker = TransactionMarker {
+            producer_id,
+            producer_epoch: 0,
+            coordinator_epoch: 0,
+            commit,
+        };
+        let header = BatchHeader::parse(&marker.batch(1)).expect("just built");
+        let placed = BatchHeader {
+            base_offset,
+            ..header
+        };
+        (marker, placed)
+    }
+
+    /// Offset 0: of 7, aborted at 2. Offset 1: of 8, committed at 3.
+    fn transactions() -> Transactions {
+        let (mut transactions, mut producers) = (Transactions::default(), ProducerState::default());
+        for (id, offset) in [(7, 0), (8, 1)] {
+            transactions.note(&mut producers, &records(id, offset), Offset(offset), None);
+        }
+        for (id, offset, commit) in [(7, 2, false), (8, 3, true)] {
+            let (marker, header) = marker(id, offset, commit);
+            transactions.note(&mut producers, &header, Offset(offset), Some(&marker));
+        }
+        transactions
+    }
+
+    #[test]
+    fn markers_are_needed_as_long_as_a_batch_of_their_transaction_is_there() {
+        let mut cleaned = CleanedTransactions::new(&transactions(), true);
+        assert_eq!(cleaned.judge(&records(7, 0)), Fate::Aborted);
+        assert_eq!(cleaned.judge(&records(8, 1)), Fate::ByKeys);
+        assert_eq!(cleaned.judge(&marker(7, 2, false).1), Fate::Needed);
+        assert_eq!(cleaned.judge(&marker(8, 3, true).1), Fate::Needed);
+        let mut later = CleanedTransactions::new(&transactions(), true);
+        assert_eq!(later.judge(&records(8, 1)), Fate::ByKeys);
+        assert_eq!(later.judge(&marker(7, 2, false).1), Fate::Obsolete);
+        later.note_dropped(&marker(7, 2, false).1);
+        assert_eq!(later.judge(&marker(8, 3, true).1), Fate::Needed);
+        assert_eq!(later.take_dropped(), [Offset(2)]);
+        assert!(later.take_dropped().is_empty());
+    }
+
+    #[test]
+    fn a_run_that_does_not_see_the_beginning_judges_no_marker() {
+        let mut cleaned = CleanedTransactions::new(&transactions(), false);
+        assert_eq!(cleaned.judge(&marker(7, 2, false).1), Fate::Needed);
+        assert_eq!(cleaned.judge(&records(7, 0)), Fate::Aborted);
     }
 }

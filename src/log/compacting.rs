@@ -15,7 +15,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::cleaned_batch::{CleanedBatch, CleaningRules, clean, note_keys};
-use super::cleaned_transactions::CleanedTransactions;
+use super::cleaned_transactions::{CleanedTransactions, Fate};
 use super::cleaner::Cleaner;
 use super::compaction::{
     CompactionOutlook, CompactionPlan, CompactionProgress, CompactionRun, CompactionSettings,
@@ -454,7 +454,7 @@ impl PartitionLog {
                 let cleaned = BatchView::parse(&bytes).and_then(|batch| {
                     let fate = transactions.judge(batch.header());
                     let cleaned = clean(&batch, fate, &rules)?;
-                    if cleaned == CleanedBatch::Gone {
+                    if fate == Fate::Obsolete && cleaned == CleanedBatch::Gone {
                         transactions.note_dropped(batch.header());
                     }
                     Ok(cleaned)

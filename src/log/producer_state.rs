@@ -568,6 +568,122 @@ mod tests {
         );
     }
 
+    fn transactional(id: i64, epoch: i16, sequence: i32) -> BatchHeader {
+        let plain = header(id, epoch, sequence, 1);
+        BatchHeader {
+            attributes: plain.attributes.with_transactional(true),
+            ..plain
+        }
+    }
+
+    fn marker(id: i64, epoch: i16, coordinator_epoch: i32) -> TransactionMarker {
+        TransactionMarker {
+            producer_id: id,
+            producer_epoch: epoch,
+            coordinator_epoch,
+            commit: true,
+        }
+    }
+
+    #[test]
+    fn a_transaction_is_open_from_its_first_batch_to_its_marker() {
+        let mut state = ProducerState::default();
+        assert!(state.remember(&transactional(9, 0, 0), Offset(10)));
+        assert!(!state.remember(&transactional(9, 0, 1), Offset(11)));
+        assert!(state.has_open_transaction(9, 0) && !state.has_open_transaction(9, 1));
+        assert_eq!(
+            state.check(&header(9, 0, 2, 1)),
+            SequenceCheck::OutsideTransaction
+        );
+        assert_eq!(
+            state.check(&header(9, 1, 0, 1)),
+            SequenceCheck::OutsideTransaction
+        );
+        assert_eq!(state.check(&transactional(9, 0, 2)), SequenceCheck::Append);
+        let ended = state.end_transaction(&marker(9, 0, 3), Offset(12), 5);
+        assert_eq!(ended, Some(Offset(10)));
+        assert_eq!(state.end_transaction(&marker(9, 0, 3), Offset(13), 5), None);
+        assert_eq!(state.check(&header(9, 0, 2, 1)), SequenceCheck::Append);
+        assert_eq!(state.last_offset(9), Some(Offset(11)), "the marker is none");
+    }
+
+    #[test]
+    fn a_marker_with_a_newer_epoch_fences_and_begins_at_zero() {
+        let mut state = ProducerState::default();
+        state.remember(&transactional(9, 4, 7), Offset(0));
+        state.end_transaction(&marker(9, 5, 3), Offset(1), 5);
+        assert_eq!(
+            state.check(&transactional(9, 4, 8)),
+            SequenceCheck::FencedEpoch
+        );
+        assert_eq!(
+            state.check(&transactional(9, 5, 8)),
+            SequenceCheck::OutOfOrder
+        );
+        assert_eq!(state.check(&transactional(9, 5, 0)), SequenceCheck::Append);
+        assert_eq!(state.last_offset(9), Some(Offset(1)), "it tells the epoch");
+        let outline = state.outlines().next().expect("one");
+        assert_eq!(
+            (
+                outline.epoch,
+                outline.last_sequence,
+                outline.coordinator_epoch
+            ),
+            (5, -1, 3)
+        );
+    }
+
+    #[test]
+    fn markers_of_old_producers_and_old_coordinators_are_fenced() {
+        let mut state = ProducerState::default();
+        assert_eq!(state.check_marker(&marker(9, 0, 0)), MarkerCheck::Append);
+        state.end_transaction(&marker(9, 5, 3), Offset(1), 5);
+        for (epoch, coordinator, check) in [
+            (4, 3, MarkerCheck::FencedEpoch),
+            (5, 2, MarkerCheck::FencedCoordinator),
+            (5, 3, MarkerCheck::Append),
+            (i16::MAX, 4, MarkerCheck::Append),
+        ] {
+            assert_eq!(state.check_marker(&marker(9, epoch, coordinator)), check);
+        }
+    }
+
+    #[test]
+    fn a_producer_with_an_open_transaction_is_not_forgotten() {
+        let mut state = ProducerState::default();
+        state.remember(&transactional(1, 0, 0), Offset(0));
+        for id in 2..40 {
+            state.remember(&header(id, 0, 0, 1), Offset(id));
+        }
+        state.forget_down_to(8);
+        state.expire(i64::MAX);
+        assert!(state.knows(1));
+        assert_eq!(state.len(), 1);
+        state.end_transaction(&marker(1, 0, 0), Offset(50), 5);
+        state.expire(i64::MAX);
+        assert!(state.is_empty());
+    }
+
+    #[test]
+    fn a_cut_takes_markers_and_transactions_behind_it() {
+        let mut state = ProducerState::default();
+        state.remember(&transactional(9, 0, 0), Offset(0));
+        state.end_transaction(&marker(9, 0, 3), Offset(1), 5);
+        state.remember(&transactional(9, 0, 1), Offset(2));
+        let mut open = state.clone();
+        open.cut(Offset(3));
+        assert!(open.has_open_transaction(9, 0));
+        open.cut(Offset(2));
+        assert!(!open.has_open_transaction(9, 0));
+        assert_eq!(
+            open.check_marker(&marker(9, 0, 2)),
+            MarkerCheck::FencedCoordinator
+        );
+        open.cut(Offset(1));
+        assert_eq!(open.check_marker(&marker(9, 0, 2)), MarkerCheck::Append);
+        assert_eq!(open.len(), 1);
+    }
+
     #[test]
     fn batches_of_coordinators_follow_each_other_without_a_sequence() {
         let mut state = ProducerState::default();

@@ -40,10 +40,11 @@ pub struct AbortedTransaction {
 
 /// Where a transaction that ended lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Completed {
-    pub(super) first: Offset,
+pub struct Completed {
+    /// Its first offset.
+    pub first: Offset,
     /// Behind its marker.
-    pub(super) end: Offset,
+    pub end: Offset,
 }
 
 /// See the head of this file.
@@ -103,7 +104,7 @@ impl Transactions {
 
     /// Notes a batch that was appended at `base_offset`, here and with its producer. The transaction
     /// that it ended, if it did.
-    pub(super) fn note(
+    pub fn note(
         &mut self,
         producers: &mut ProducerState,
         header: &BatchHeader,
@@ -226,5 +227,163 @@ impl AbortedRanges {
     pub fn end_at(&self, marker: &BatchHeader) -> bool {
         let key = (marker.producer_id, Offset(marker.base_offset));
         self.0.contains_key(&key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::record_batch_builder::{BatchBuilder, BatchOptions};
+
+    #[derive(Default)]
+    struct Log {
+        end: i64,
+        producers: ProducerState,
+        transactions: Transactions,
+    }
+
+    impl Log {
+        fn write(&mut self, id: i64) {
+            let mut builder = BatchBuilder::new(BatchOptions {
+                producer_id: id,
+                producer_epoch: 0,
+                base_sequence: 0,
+                is_transactional: true,
+                ..BatchOptions::default()
+            });
+            builder.append(1, None, None, [].into_iter());
+            self.note(&builder.finish(), None);
+        }
+
+        fn end(&mut self, id: i64, commit: bool) -> Option<Completed> {
+            let marker = TransactionMarker {
+                producer_id: id,
+                producer_epoch: 0,
+                coordinator_epoch: 0,
+                commit,
+            };
+            self.note(&marker.batch(1), Some(&marker))
+        }
+
+        fn note(&mut self, batch: &[u8], marker: Option<&TransactionMarker>) -> Option<Completed> {
+            let header = BatchHeader::parse(batch).expect("just built");
+            let at = Offset(self.end);
+            self.end += 1;
+            let Log {
+                producers,
+                transactions,
+                ..
+            } = self;
+            transactions.note(producers, &header, at, marker)
+        }
+    }
+
+    /// 0: of 1, aborted at 3. 1: of 2, committed at 4. 2: of 3, open. 5: of 1, aborted at 6.
+    fn log() -> Log {
+        let mut log = Log::default();
+        for id in 1..4 {
+            log.write(id);
+        }
+        log.end(1, false);
+        log.end(2, true);
+        log.write(1);
+        log.end(1, false);
+        log
+    }
+
+    fn between(log: &Log, from: i64, below: i64) -> Vec<(i64, i64)> {
+        let aborted = log
+            .transactions
+            .aborted_between(Offset(from), Offset(below));
+        aborted
+            .map(|it| (it.first_offset.0, it.last_offset.0))
+            .collect()
+    }
+
+    #[test]
+    fn what_is_open_and_aborted_follows_from_the_batches() {
+        let log = log();
+        assert_eq!(log.transactions.first_open(), Some(Offset(2)));
+        let stable: Vec<i64> = log
+            .transactions
+            .aborted
+            .iter()
+            .map(|it| it.last_stable_offset.0)
+            .collect();
+        assert_eq!(stable, [1, 2], "2 began at 1 when the first was aborted");
+        assert_eq!(between(&log, 0, 7), [(0, 3), (5, 6)]);
+        assert_eq!(between(&log, 4, 7), [(5, 6)], "the first lies before");
+        assert_eq!(between(&log, 0, 5), [(0, 3)], "the second begins behind");
+        assert_eq!(between(&log, 3, 4), [(0, 3)], "its marker alone");
+        assert!(between(&log, 7, 9).is_empty());
+    }
+
+    #[test]
+    fn a_marker_that_ends_nothing_aborts_nothing() {
+        let mut log = Log::default();
+        assert_eq!(log.end(1, false), None);
+        log.write(1);
+        let ended = log.end(1, true).expect("it was open");
+        assert_eq!((ended.first, ended.end), (Offset(1), Offset(3)));
+        assert_eq!(log.end(1, false), None, "the same marker twice");
+        assert!(log.transactions.aborted().is_empty());
+        assert_eq!(log.transactions.first_open(), None);
+    }
+
+    #[test]
+    fn what_is_gone_is_forgotten() {
+        let mut started = log();
+        started.transactions.forget_before(Offset(3));
+        assert_eq!(between(&started, 3, 7), [(0, 3), (5, 6)]);
+        started.transactions.forget_before(Offset(4));
+        assert_eq!(between(&started, 4, 7), [(5, 6)]);
+        let mut compacted = log();
+        compacted.transactions.forget_markers(&[Offset(3)]);
+        assert_eq!(between(&compacted, 0, 7), [(5, 6)]);
+        let mut cut = log();
+        cut.producers.cut(Offset(6));
+        cut.transactions.cut(Offset(6), &cut.producers);
+        assert_eq!(between(&cut, 0, 7), [(0, 3)]);
+    }
+
+    #[test]
+    fn there_is_room_for_so_many() {
+        let log = log();
+        assert!(log.transactions.has_room(2) && !log.transactions.has_room(1));
+    }
+
+    #[test]
+    fn a_checkpoint_brings_back_all() {
+        let log = log();
+        let mut bytes = Vec::new();
+        log.producers.encode(&mut bytes);
+        log.producers.encode_transactional(&mut bytes);
+        log.transactions.encode(&mut bytes);
+        let mut fields = Fields::new(&bytes);
+        let mut producers = ProducerState::decode(&mut fields).expect("whole");
+        producers.decode_transactional(&mut fields).expect("whole");
+        let transactions = Transactions::decode(&mut fields, &producers).expect("whole");
+        assert_eq!((producers, transactions), (log.producers, log.transactions));
+        assert_eq!(fields.remaining(), 0);
+    }
+
+    #[test]
+    fn batches_are_aborted_by_producer_and_offset() {
+        let log = log();
+        let ranges = AbortedRanges::new(log.transactions.aborted().iter());
+        let at = |producer_id, base_offset, is_transactional| {
+            let mut builder = BatchBuilder::new(BatchOptions {
+                producer_id,
+                base_offset,
+                is_transactional,
+                ..BatchOptions::default()
+            });
+            builder.append(1, None, None, [].into_iter());
+            BatchHeader::parse(&builder.finish()).expect("just built")
+        };
+        assert!(ranges.hold(&at(1, 0, true)) && ranges.hold(&at(1, 5, true)));
+        assert!(!ranges.hold(&at(1, 4, true)), "between the two");
+        assert!(!ranges.hold(&at(1, 7, true)) && !ranges.hold(&at(2, 1, true)));
+        assert!(!ranges.hold(&at(1, 0, false)));
     }
 }

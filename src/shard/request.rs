@@ -7,12 +7,16 @@
 use std::ops::{Deref, Range};
 
 use crate::cluster::image::TopicImage;
-use crate::log::position::LogId;
 use crate::log::reader::Slices;
 use crate::log::transactions::AbortedTransaction;
 use crate::net::frame::Frame;
 use crate::partition::verification::VerificationGuard;
 use crate::wire::record_batch::BatchHeader;
+
+pub use crate::log::position::{LogId, Offset};
+pub use crate::log::producer_state::ProducerOutline;
+pub use crate::log::transaction_marker::TransactionMarker;
+pub use crate::partition::verification::Verification;
 
 /// The log of a partition by its number on the wire, if the topic has it.
 #[must_use]
