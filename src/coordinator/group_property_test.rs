@@ -9,7 +9,7 @@ use super::context::Client;
 use super::effects::{Effects, Ticket};
 use super::group_request::GroupAnswer;
 use super::group_shard::{Group, GroupShard};
-use super::group_world::World;
+use super::group_world::{Entry, World};
 use super::scenario_answers::short;
 use super::scenario_requests::{Arguments, default_version, with_request};
 
@@ -311,5 +311,37 @@ fn a_shard_rebuilt_from_its_log_equals_the_one_that_wrote_it() {
         life.world.wait(2 * 60 * 60 * 1000);
         let counts = life.world.shard.counts();
         assert_eq!(counts, Default::default(), "seed {seed}: all expires");
+    }
+}
+
+#[test]
+fn a_damaged_log_never_panics() {
+    for seed in 0..20 {
+        let mut life = Life::new(seed);
+        life.world.topics.0.insert("t".to_owned(), (3, 1));
+        (0..150).for_each(|_| life.step());
+        let mut damaged = GroupShard::new();
+        for entry in &life.world.log {
+            let Entry::Record(record, transaction) = entry else {
+                continue;
+            };
+            let mut record = record.clone();
+            for bytes in [Some(&mut record.key), record.value.as_mut()] {
+                let Some(bytes) = bytes else { continue };
+                for _ in 0..life.random.usize(..3) {
+                    let index = life.random.usize(..bytes.len());
+                    bytes[index] = life.random.u8(..);
+                }
+                let length = bytes.len() - life.random.usize(..2);
+                bytes.truncate(length);
+            }
+            // What cannot be read is told; what can be is taken as it is.
+            let _ = damaged.replay(&record.key, record.value.as_deref(), *transaction);
+        }
+        life.world.shard = damaged;
+        life.world.call(Client::default(), GroupShard::loaded);
+        life.open.clear();
+        (0..150).for_each(|_| life.step());
+        life.world.wait(2 * 60 * 60 * 1000);
     }
 }
