@@ -57,7 +57,7 @@ pub struct GroupCounts {
 #[derive(Debug)]
 pub(super) enum Group {
     /// Its members share the work themselves.
-    Classic(ClassicGroup),
+    Classic(Box<ClassicGroup>),
 }
 
 impl Group {
@@ -212,7 +212,7 @@ impl GroupShard {
                 if !group.members.is_empty() || !group.pending.is_empty() {
                     turn.effects.records.push(record);
                     let id = Arc::clone(&group.id);
-                    self.groups.insert(id, Group::Classic(group));
+                    self.groups.insert(id, Group::Classic(Box::new(group)));
                 }
             }
         }
@@ -304,7 +304,7 @@ impl GroupShard {
                     .map(|(id, _)| Arc::clone(id));
                 let id: Arc<str> = known.unwrap_or_else(|| Arc::from(&*id));
                 let group = ClassicGroup::from_record(Arc::clone(&id), &value);
-                self.groups.insert(id, Group::Classic(group));
+                self.groups.insert(id, Group::Classic(Box::new(group)));
             }
             GroupRecord::Group(id, None) => {
                 self.groups.remove(&*id);
@@ -321,7 +321,8 @@ impl GroupShard {
         }
         let id: Arc<str> = group.into();
         let group = ClassicGroup::new(Arc::clone(&id), None);
-        self.groups.insert(Arc::clone(&id), Group::Classic(group));
+        self.groups
+            .insert(Arc::clone(&id), Group::Classic(Box::new(group)));
         id
     }
 
