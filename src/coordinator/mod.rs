@@ -20,6 +20,11 @@
 //! *Architecture Invariant*: a shard rebuilt by replaying its log equals the one that wrote it, but
 //! for what is not in the log.
 
+pub mod assignor;
+pub mod assignor_range;
+pub mod assignor_uniform;
+pub mod consumer_group_deadlines;
+pub mod consumer_records;
 pub mod context;
 pub mod effects;
 pub mod group_request;
