@@ -259,7 +259,11 @@ mod tests {
                 .collect();
             let could_stay: usize = valid.iter().map(|held| (*held).min(share)).sum();
             let over = valid.iter().filter(|held| **held > share).count();
-            assert_eq!(kept(&question, &answer), could_stay + over.min(larger), "{seed}");
+            assert_eq!(
+                kept(&question, &answer),
+                could_stay + over.min(larger),
+                "{seed}"
+            );
             let again = asked_again(&question, &answer);
             assert_eq!(assign(&again), answer, "{seed}");
         }

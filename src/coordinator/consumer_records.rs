@@ -115,7 +115,7 @@ pub struct MemberMetadata {
     pub topics: BTreeSet<String>,
     /// The expression that it subscribes to; empty without one.
     pub regex: String,
-    /// How long it may take to give partitions up; -1 until it said so.
+    /// How long it may take to give partitions up.
     pub rebalance_timeout_ms: i32,
     /// The assignor it wants.
     pub server_assignor: Option<String>,
@@ -460,7 +460,10 @@ fn held_partitions(topics: Vec<current::TopicPartitions>, member_epoch: i32) -> 
         .map(|topic| {
             let epochs = topic.assignment_epochs.unwrap_or_default();
             let epochs = epochs.into_iter().chain(std::iter::repeat(member_epoch));
-            (topic.topic_id, topic.partitions.into_iter().zip(epochs).collect())
+            (
+                topic.topic_id,
+                topic.partitions.into_iter().zip(epochs).collect(),
+            )
         })
         .collect()
 }

@@ -23,9 +23,21 @@
 pub mod assignor;
 pub mod assignor_range;
 pub mod assignor_uniform;
+pub mod consumer_group;
+pub mod consumer_group_census;
 pub mod consumer_group_deadlines;
+pub mod consumer_group_heartbeat;
+pub mod consumer_group_queries;
+pub mod consumer_group_reconciliation;
+pub mod consumer_group_regex;
+pub mod consumer_group_target;
 pub mod consumer_records;
 pub mod context;
 pub mod effects;
 pub mod group_request;
 pub mod timers;
+
+#[cfg(test)]
+mod consumer_group_test;
+#[cfg(test)]
+mod consumer_group_world;
