@@ -49,7 +49,15 @@ const IMPORTS: &[(&str, &[&str])] = &[
     (
         "api",
         &[
-            "runtime", "wire", "net", "security", "cluster", "shard", "observe", "config",
+            "runtime",
+            "wire",
+            "net",
+            "security",
+            "coordinator",
+            "cluster",
+            "shard",
+            "observe",
+            "config",
         ],
     ),
     ("admin", ALL_BELOW),

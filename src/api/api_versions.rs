@@ -5,9 +5,10 @@
 //! works: librdkafka switches compression and idempotence off otherwise (KAFKA-18659). A client whose
 //! name for itself breaks the rules gets INVALID_REQUEST and nothing else.
 //!
-//! No feature is finalized: what clients look for (`group.version`, `transaction.version`) is not
-//! served yet, and the others are for brokers. Then the list is empty and its epoch -1, as Kafka has
-//! it while a cluster has none.
+//! The features told are those that clients look for and that work (KIP-584): `group.version` 1 for
+//! consumer groups of KIP-848, `transaction.version` 2 for KIP-890. The others are for brokers.
+
+use std::borrow::Cow;
 
 use super::call::Call;
 use super::dispatch;
@@ -18,7 +19,15 @@ use crate::wire::api_table::{ApiKey, ServedApi};
 use crate::wire::codec::Writer;
 use crate::wire::error_code::ErrorCode;
 use crate::wire::frame;
-use crate::wire::messages::api_versions::{ApiVersion, ApiVersionsRequest, ApiVersionsResponse};
+use crate::wire::messages::api_versions::{
+    ApiVersion, ApiVersionsRequest, ApiVersionsResponse, FinalizedFeatureKey, SupportedFeatureKey,
+};
+
+/// What works, and at which level.
+const FEATURES: &[(&str, i16)] = &[("group.version", 1), ("transaction.version", 2)];
+
+/// Grows when a finalized level changes; nothing changes them yet.
+const FEATURES_EPOCH: i64 = 0;
 
 /// First version in which clients name themselves.
 const SOFTWARE_NAME_FROM: i16 = 3;
@@ -44,8 +53,21 @@ pub(super) fn handle(call: &Call) -> Reply {
             session.software_version = Some(version.as_ref().into());
         });
     }
+    let supported = FEATURES.iter().map(|(name, level)| SupportedFeatureKey {
+        name: Cow::Borrowed(*name),
+        min_version: 0,
+        max_version: *level,
+    });
+    let finalized = FEATURES.iter().map(|(name, level)| FinalizedFeatureKey {
+        name: Cow::Borrowed(*name),
+        max_version_level: *level,
+        min_version_level: *level,
+    });
     call.reply(&ApiVersionsResponse {
         api_keys: dispatch::served().map(advertised).collect(),
+        supported_features: supported.collect(),
+        finalized_features_epoch: FEATURES_EPOCH,
+        finalized_features: finalized.collect(),
         ..ApiVersionsResponse::default()
     })
 }

@@ -10,7 +10,8 @@ use super::topic_rules::TopicRules;
 use super::{
     alter_configs, api_versions, create_partitions, create_topics, delete_records, delete_topics,
     describe_cluster, describe_configs, describe_log_dirs, describe_topic_partitions, fetch,
-    init_producer_id, list_offsets, metadata, offset_for_leader_epoch, produce,
+    find_coordinator, group_admin, group_member, init_producer_id, list_offsets, metadata,
+    offset_fetch, offset_for_leader_epoch, produce, transaction_admin, transaction_client,
 };
 use crate::net::close_reason::CloseReason;
 use crate::net::frame::Frame;
@@ -33,6 +34,33 @@ const SERVED: &[(ApiKey, Start)] = &[
     (ApiKey::Metadata, |api, call| {
         later(metadata::handle, api, call)
     }),
+    (ApiKey::OffsetCommit, |api, call| {
+        later(group_member::commit, api, call)
+    }),
+    (ApiKey::OffsetFetch, |api, call| {
+        later(offset_fetch::handle, api, call)
+    }),
+    (ApiKey::FindCoordinator, |api, call| {
+        later(find_coordinator::handle, api, call)
+    }),
+    (ApiKey::JoinGroup, |api, call| {
+        later(group_member::join, api, call)
+    }),
+    (ApiKey::Heartbeat, |api, call| {
+        later(group_member::heartbeat, api, call)
+    }),
+    (ApiKey::LeaveGroup, |api, call| {
+        later(group_member::leave, api, call)
+    }),
+    (ApiKey::SyncGroup, |api, call| {
+        later(group_member::sync, api, call)
+    }),
+    (ApiKey::DescribeGroups, |api, call| {
+        later(group_admin::describe, api, call)
+    }),
+    (ApiKey::ListGroups, |api, call| {
+        later(group_admin::list, api, call)
+    }),
     (ApiKey::ApiVersions, |_, call| {
         Started::Stage(Stage::Done(api_versions::handle(&call)))
     }),
@@ -51,6 +79,15 @@ const SERVED: &[(ApiKey, Start)] = &[
     (ApiKey::OffsetForLeaderEpoch, |api, call| {
         later(offset_for_leader_epoch::handle, api, call)
     }),
+    (ApiKey::AddPartitionsToTxn, |api, call| {
+        later(transaction_client::add_partitions, api, call)
+    }),
+    (ApiKey::AddOffsetsToTxn, |api, call| {
+        later(transaction_client::add_offsets, api, call)
+    }),
+    (ApiKey::EndTxn, |api, call| {
+        later(transaction_client::end, api, call)
+    }),
     (ApiKey::DescribeConfigs, |api, call| {
         later(describe_configs::handle, api, call)
     }),
@@ -63,11 +100,29 @@ const SERVED: &[(ApiKey, Start)] = &[
     (ApiKey::CreatePartitions, |api, call| {
         later(create_partitions::handle, api, call)
     }),
+    (ApiKey::DeleteGroups, |api, call| {
+        later(group_admin::delete, api, call)
+    }),
     (ApiKey::IncrementalAlterConfigs, |api, call| {
         later(alter_configs::handle_incremental, api, call)
     }),
+    (ApiKey::OffsetDelete, |api, call| {
+        later(group_member::delete_offsets, api, call)
+    }),
     (ApiKey::DescribeCluster, |api, call| {
         later(describe_cluster::handle, api, call)
+    }),
+    (ApiKey::DescribeTransactions, |api, call| {
+        later(transaction_admin::describe, api, call)
+    }),
+    (ApiKey::ListTransactions, |api, call| {
+        later(transaction_admin::list, api, call)
+    }),
+    (ApiKey::ConsumerGroupHeartbeat, |api, call| {
+        later(group_member::consumer_heartbeat, api, call)
+    }),
+    (ApiKey::ConsumerGroupDescribe, |api, call| {
+        later(group_admin::describe_consumer, api, call)
     }),
     (ApiKey::DescribeTopicPartitions, |api, call| {
         later(describe_topic_partitions::handle, api, call)

@@ -5,7 +5,8 @@
 //! * **How many**: one [`dispatch::Api`] per core, with the sessions and the producer ids of that
 //!   core.
 //! * **Which core**: the one where the connection lives; partitions are reached through the router.
-//! * **May import**: `runtime`, `wire`, `net`, `security`, `cluster`, `shard`, `observe`, `config`.
+//! * **May import**: `runtime`, `wire`, `net`, `security`, `coordinator` (requests and answers),
+//!   `cluster`, `shard`, `observe`, `config`.
 //!
 //! A handler decodes, looks things up in the image, asks the router, and encodes; where more is
 //! decided than that, it is decided by a function without I/O. Bytes behind a request are ignored,
@@ -18,6 +19,7 @@
 mod alter_configs;
 pub mod api_versions;
 mod call;
+mod coordination;
 mod create_partitions;
 mod create_topics;
 mod delete_records;
@@ -31,9 +33,15 @@ mod endpoint;
 pub mod error_mapping;
 pub mod fetch;
 pub mod fetch_session;
+mod find_coordinator;
+mod group_admin;
+mod group_member;
 mod init_producer_id;
 mod list_offsets;
 mod metadata;
+mod offset_fetch;
 mod offset_for_leader_epoch;
 mod produce;
 mod topic_rules;
+mod transaction_admin;
+mod transaction_client;

@@ -8,7 +8,7 @@ use super::assignor_uniform;
 
 /// An assignor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Assignor {
+pub(super) enum Assignor {
     /// All members get equally many partitions, and keep what they have.
     Uniform,
     /// Each member gets the same range of partitions of every topic.
@@ -18,7 +18,7 @@ pub enum Assignor {
 impl Assignor {
     /// The assignor of this name.
     #[must_use]
-    pub fn by_name(name: &str) -> Option<Assignor> {
+    pub(super) fn by_name(name: &str) -> Option<Assignor> {
         match name {
             "uniform" => Some(Assignor::Uniform),
             "range" => Some(Assignor::Range),
@@ -28,7 +28,7 @@ impl Assignor {
 
     /// Answers a question.
     #[must_use]
-    pub fn assign(self, question: &Question) -> Vec<Vec<TopicPartition>> {
+    pub(super) fn assign(self, question: &Question) -> Vec<Vec<TopicPartition>> {
         match self {
             Assignor::Uniform => assignor_uniform::assign(question),
             Assignor::Range => assignor_range::assign(question),
@@ -37,38 +37,38 @@ impl Assignor {
 }
 
 /// A partition: the number of its topic, and its own.
-pub type TopicPartition = (usize, i32);
+pub(super) type TopicPartition = (usize, i32);
 
 /// What an assignor is asked. The answer has, per member, its partitions in ascending order.
 #[derive(Clone, Debug, Default)]
-pub struct Question {
+pub(super) struct Question {
     /// Per topic, how many partitions it has.
-    pub topics: Vec<i32>,
+    pub(super) topics: Vec<i32>,
     /// The different subscriptions that there are: topics in ascending order.
-    pub subscriptions: Vec<Vec<usize>>,
+    pub(super) subscriptions: Vec<Vec<usize>>,
     /// The members in the order in which they are served.
-    pub members: Vec<Subject>,
+    pub(super) members: Vec<Subject>,
 }
 
 /// A member that is to get partitions.
 #[derive(Clone, Debug, Default)]
-pub struct Subject {
+pub(super) struct Subject {
     /// Its subscription.
-    pub subscription: usize,
+    pub(super) subscription: usize,
     /// What it was to have until now, in ascending order.
-    pub held: Vec<TopicPartition>,
+    pub(super) held: Vec<TopicPartition>,
 }
 
 impl Question {
     /// The topics that a member subscribes to.
     #[must_use]
-    pub fn topics_of(&self, member: usize) -> &[usize] {
+    pub(super) fn topics_of(&self, member: usize) -> &[usize] {
         &self.subscriptions[self.members[member].subscription]
     }
 
     /// Per topic, who subscribes to it.
     #[must_use]
-    pub fn subscribers(&self) -> Vec<Vec<usize>> {
+    pub(super) fn subscribers(&self) -> Vec<Vec<usize>> {
         let mut subscribers = vec![Vec::new(); self.topics.len()];
         for member in 0..self.members.len() {
             for &topic in self.topics_of(member) {
@@ -80,7 +80,7 @@ impl Question {
 
     /// Whether all members subscribe to the same topics.
     #[must_use]
-    pub fn is_homogeneous(&self) -> bool {
+    pub(super) fn is_homogeneous(&self) -> bool {
         let mut members = self.members.iter();
         let first = members.next().map(|member| member.subscription);
         members.all(|member| Some(member.subscription) == first)

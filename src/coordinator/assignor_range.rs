@@ -9,7 +9,7 @@ use super::assignor::{Question, TopicPartition};
 
 /// Per member, its partitions.
 #[must_use]
-pub fn assign(question: &Question) -> Vec<Vec<TopicPartition>> {
+pub(super) fn assign(question: &Question) -> Vec<Vec<TopicPartition>> {
     let mut answer = vec![Vec::new(); question.members.len()];
     for (topic, subscribers) in question.subscribers().iter().enumerate() {
         if subscribers.is_empty() {

@@ -15,7 +15,7 @@ const ROUNDS_MAX: usize = 64;
 
 /// Per member, its partitions.
 #[must_use]
-pub fn assign(question: &Question) -> Vec<Vec<TopicPartition>> {
+pub(super) fn assign(question: &Question) -> Vec<Vec<TopicPartition>> {
     if question.members.is_empty() {
         return Vec::new();
     }

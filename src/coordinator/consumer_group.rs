@@ -17,9 +17,9 @@ use crate::wire::codec::Uuid;
 use crate::wire::error_code::ErrorCode;
 
 /// The epoch of a member that left.
-pub const LEAVE_EPOCH: i32 = -1;
+pub(super) const LEAVE_EPOCH: i32 = -1;
 /// The epoch of a static member that left and may come back.
-pub const STATIC_LEAVE_EPOCH: i32 = -2;
+pub(super) const STATIC_LEAVE_EPOCH: i32 = -2;
 /// The first epoch of a group.
 const FIRST_EPOCH: i32 = 2;
 /// The epoch of a target assignment that was deleted.
@@ -27,17 +27,17 @@ const NO_EPOCH: i32 = -1;
 
 /// Why a request is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
+pub(super) struct Refusal {
     /// For the client's program.
-    pub code: ErrorCode,
+    pub(super) code: ErrorCode,
     /// For who reads its log.
-    pub message: String,
+    pub(super) message: String,
 }
 
 impl Refusal {
     /// A refusal.
     #[must_use]
-    pub fn new(code: ErrorCode, message: impl Into<String>) -> Refusal {
+    pub(super) fn new(code: ErrorCode, message: impl Into<String>) -> Refusal {
         let message = message.into();
         Refusal { code, message }
     }
@@ -45,24 +45,24 @@ impl Refusal {
 
 /// A member.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Member {
+pub(super) struct Member {
     /// What it said.
-    pub metadata: MemberMetadata,
+    pub(super) metadata: MemberMetadata,
     /// What it has.
-    pub current: CurrentAssignment,
+    pub(super) current: CurrentAssignment,
 }
 
 impl Member {
     /// Whether it speaks the classic protocol.
     #[must_use]
-    pub fn is_classic(&self) -> bool {
+    pub(super) fn is_classic(&self) -> bool {
         self.metadata.classic.is_some()
     }
 }
 
 /// What a group is doing, as Kafka names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ConsumerGroupState {
+pub(super) enum ConsumerGroupState {
     /// It has no members.
     Empty,
     /// Its target is older than its members.
@@ -76,7 +76,7 @@ pub enum ConsumerGroupState {
 impl ConsumerGroupState {
     /// Kafka's name.
     #[must_use]
-    pub fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             ConsumerGroupState::Empty => "Empty",
             ConsumerGroupState::Assigning => "Assigning",
@@ -88,7 +88,7 @@ impl ConsumerGroupState {
 
 /// See the head of this file.
 #[derive(Clone, Debug, Default)]
-pub struct ConsumerGroup {
+pub(super) struct ConsumerGroup {
     pub(super) id: String,
     pub(super) epoch: i32,
     pub(super) metadata_hash: i64,
@@ -126,7 +126,7 @@ impl PartialEq for ConsumerGroup {
 impl ConsumerGroup {
     /// A group without members.
     #[must_use]
-    pub fn new(id: &str) -> ConsumerGroup {
+    pub(super) fn new(id: &str) -> ConsumerGroup {
         ConsumerGroup {
             id: id.to_owned(),
             ..ConsumerGroup::default()
@@ -134,7 +134,7 @@ impl ConsumerGroup {
     }
 
     /// Takes over what a record says. The record that deletes the group is the shard's to follow.
-    pub fn replay(&mut self, change: Change) {
+    pub(super) fn replay(&mut self, change: Change) {
         match change {
             Change::Group(value) => (self.epoch, self.metadata_hash) = value.unwrap_or_default(),
             Change::PartitionMetadata(is_there) => self.has_partition_metadata = is_there,
@@ -235,7 +235,7 @@ impl ConsumerGroup {
 
     /// What the group is doing.
     #[must_use]
-    pub fn state(&self) -> ConsumerGroupState {
+    pub(super) fn state(&self) -> ConsumerGroupState {
         if self.members.is_empty() {
             ConsumerGroupState::Empty
         } else if self.epoch > self.target_epoch {
@@ -254,26 +254,26 @@ impl ConsumerGroup {
 
     /// Whether it has no members.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.members.is_empty()
     }
 
     /// Whether no record of it was ever written.
     #[must_use]
-    pub fn is_new(&self) -> bool {
+    pub(super) fn is_new(&self) -> bool {
         self.epoch == 0 && self.members.is_empty()
     }
 
     /// Whether any member subscribes to this topic.
     #[must_use]
-    pub fn is_subscribed(&self, topic: &str) -> bool {
+    pub(super) fn is_subscribed(&self, topic: &str) -> bool {
         let mut resolved = self.regexes.values();
         self.census.is_subscribed(topic) || resolved.any(|regex| regex.topics.contains(topic))
     }
 
     /// Records that delete the group and all that belongs to it, in Kafka's order.
     #[must_use]
-    pub fn tombstones(&self) -> Vec<CoordinatorRecord> {
+    pub(super) fn tombstones(&self) -> Vec<CoordinatorRecord> {
         let members = || self.members.keys().cloned();
         let currents = members().map(|member| Change::Current(member, None));
         let targets = members().map(|member| Change::Target(member, None));
@@ -289,7 +289,7 @@ impl ConsumerGroup {
     }
 
     /// Starts what is not in the log: every member has a whole session from now on.
-    pub fn loaded(&mut self, context: &Context<'_>) {
+    pub(super) fn loaded(&mut self, context: &Context<'_>) {
         for (member_id, member) in &self.members {
             let session_ms = session_timeout_ms(&member.metadata, context);
             let due_ms = context.now_ms + session_ms;
@@ -308,12 +308,12 @@ impl ConsumerGroup {
 
     /// When to call [`ConsumerGroup::tick`] at the latest.
     #[must_use]
-    pub fn next_due_ms(&self) -> Option<u64> {
+    pub(super) fn next_due_ms(&self) -> Option<u64> {
         self.deadlines.next_due_ms()
     }
 
     /// Removes members that missed a deadline.
-    pub fn tick(&mut self, context: &Context<'_>, records: &mut Vec<CoordinatorRecord>) {
+    pub(super) fn tick(&mut self, context: &Context<'_>, records: &mut Vec<CoordinatorRecord>) {
         while let Some((member_id, duty)) = self.deadlines.pop_missed(context.now_ms) {
             let Some(member) = self.members.get(&member_id) else {
                 continue;

@@ -8,7 +8,7 @@ use crate::wire::codec::Uuid;
 
 /// See the head of this file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Census {
+pub(super) struct Census {
     /// Members that subscribe to a topic by name.
     topics: BTreeMap<String, usize>,
     /// Members that subscribe to an expression.
@@ -27,76 +27,76 @@ pub struct Census {
 
 impl Census {
     /// Counts what a member said.
-    pub fn add_metadata(&mut self, member: &MemberMetadata) {
+    pub(super) fn add_metadata(&mut self, member: &MemberMetadata) {
         self.count_metadata(member, Step::Up);
     }
 
     /// Takes it back.
-    pub fn remove_metadata(&mut self, member: &MemberMetadata) {
+    pub(super) fn remove_metadata(&mut self, member: &MemberMetadata) {
         self.count_metadata(member, Step::Down);
     }
 
     /// Counts what a member has.
-    pub fn add_current(&mut self, current: &CurrentAssignment) {
+    pub(super) fn add_current(&mut self, current: &CurrentAssignment) {
         self.count_held(&current.assigned, Step::Up);
         self.count_held(&current.revoking, Step::Up);
     }
 
     /// Takes it back.
-    pub fn remove_current(&mut self, current: &CurrentAssignment) {
+    pub(super) fn remove_current(&mut self, current: &CurrentAssignment) {
         self.count_held(&current.assigned, Step::Down);
         self.count_held(&current.revoking, Step::Down);
     }
 
     /// Topics that somebody subscribes to by name.
-    pub fn topics(&self) -> impl Iterator<Item = &String> {
+    pub(super) fn topics(&self) -> impl Iterator<Item = &String> {
         self.topics.keys()
     }
 
     /// Whether somebody subscribes to this topic by name.
     #[must_use]
-    pub fn is_subscribed(&self, topic: &str) -> bool {
+    pub(super) fn is_subscribed(&self, topic: &str) -> bool {
         self.topics.contains_key(topic)
     }
 
     /// Expressions that somebody subscribes to.
-    pub fn regexes(&self) -> impl Iterator<Item = &String> {
+    pub(super) fn regexes(&self) -> impl Iterator<Item = &String> {
         self.regexes.keys()
     }
 
     /// How many members subscribe to this expression.
     #[must_use]
-    pub fn regex_subscribers(&self, regex: &str) -> usize {
+    pub(super) fn regex_subscribers(&self, regex: &str) -> usize {
         self.regexes.get(regex).copied().unwrap_or(0)
     }
 
     /// How many members want this assignor.
     #[must_use]
-    pub fn assignor_votes(&self, name: &str) -> usize {
+    pub(super) fn assignor_votes(&self, name: &str) -> usize {
         self.assignors.get(name).copied().unwrap_or(0)
     }
 
     /// Whether a member has this partition or is to give it up.
     #[must_use]
-    pub fn is_held(&self, topic: Uuid, partition: i32) -> bool {
+    pub(super) fn is_held(&self, topic: Uuid, partition: i32) -> bool {
         self.holders.contains_key(&(topic, partition))
     }
 
     /// Members of the classic protocol.
     #[must_use]
-    pub fn classic_members(&self) -> usize {
+    pub(super) fn classic_members(&self) -> usize {
         self.classic
     }
 
     /// How many members of the classic protocol know this assignor.
     #[must_use]
-    pub fn classic_supporters(&self, protocol: &str) -> usize {
+    pub(super) fn classic_supporters(&self, protocol: &str) -> usize {
         self.classic_protocols.get(protocol).copied().unwrap_or(0)
     }
 
     /// Bytes of what members said.
     #[must_use]
-    pub fn metadata_bytes(&self) -> usize {
+    pub(super) fn metadata_bytes(&self) -> usize {
         self.metadata_bytes
     }
 
@@ -144,7 +144,7 @@ impl Census {
 
 /// The bytes that what a member says costs.
 #[must_use]
-pub fn metadata_bytes(member: &MemberMetadata) -> usize {
+pub(super) fn metadata_bytes(member: &MemberMetadata) -> usize {
     let classic = member.classic.iter().flat_map(|c| &c.protocols);
     member.topics.iter().map(String::len).sum::<usize>()
         + member.regex.len()

@@ -6,7 +6,7 @@ use super::timers::Timers;
 
 /// What is to happen before a deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Duty {
+pub(super) enum Duty {
     /// The member shows that it lives.
     Session,
     /// The member gives up the partitions that it has to.
@@ -30,14 +30,14 @@ struct Deadline {
 
 /// See the head of this file.
 #[derive(Clone, Debug, Default)]
-pub struct Deadlines {
+pub(super) struct Deadlines {
     deadlines: BTreeMap<(String, Duty), Deadline>,
     timers: Timers<(String, Duty)>,
 }
 
 impl Deadlines {
     /// Sets, or moves, a deadline.
-    pub fn set(&mut self, member_id: &str, duty: Duty, due_ms: u64) {
+    pub(super) fn set(&mut self, member_id: &str, duty: Duty, due_ms: u64) {
         let key = (member_id.to_owned(), duty);
         if let Some(deadline) = self.deadlines.get_mut(&key) {
             deadline.due_ms = due_ms;
@@ -52,14 +52,14 @@ impl Deadlines {
     }
 
     /// Sets a deadline that is not set yet.
-    pub fn set_if_none(&mut self, member_id: &str, duty: Duty, due_ms: u64) {
+    pub(super) fn set_if_none(&mut self, member_id: &str, duty: Duty, due_ms: u64) {
         if !self.deadlines.contains_key(&(member_id.to_owned(), duty)) {
             self.set(member_id, duty, due_ms);
         }
     }
 
     /// The duty is done.
-    pub fn clear(&mut self, member_id: &str, duty: Duty) {
+    pub(super) fn clear(&mut self, member_id: &str, duty: Duty) {
         let key = (member_id.to_owned(), duty);
         if let Some(deadline) = self.deadlines.remove(&key) {
             self.timers.cancel(deadline.fires_ms, key);
@@ -67,7 +67,7 @@ impl Deadlines {
     }
 
     /// The member is gone.
-    pub fn clear_all(&mut self, member_id: &str) {
+    pub(super) fn clear_all(&mut self, member_id: &str) {
         for duty in Duty::ALL {
             self.clear(member_id, duty);
         }
@@ -75,12 +75,12 @@ impl Deadlines {
 
     /// When to ask [`Deadlines::pop_missed`] again.
     #[must_use]
-    pub fn next_due_ms(&self) -> Option<u64> {
+    pub(super) fn next_due_ms(&self) -> Option<u64> {
         self.timers.next_due_ms()
     }
 
     /// Takes a deadline that was missed.
-    pub fn pop_missed(&mut self, now_ms: u64) -> Option<(String, Duty)> {
+    pub(super) fn pop_missed(&mut self, now_ms: u64) -> Option<(String, Duty)> {
         while let Some(key) = self.timers.pop_due(now_ms) {
             let Some(deadline) = self.deadlines.get_mut(&key) else {
                 continue;

@@ -24,7 +24,7 @@ const MEMBER_ID_REQUIRED_VERSION: i16 = 1;
 
 /// The answer of a refusal.
 #[must_use]
-pub fn refused(refusal: Refusal) -> Response<'static> {
+pub(super) fn refused(refusal: Refusal) -> Response<'static> {
     Response {
         error_code: refusal.code as i16,
         error_message: Some(refusal.message.into()),
@@ -34,7 +34,7 @@ pub fn refused(refusal: Refusal) -> Response<'static> {
 
 /// Whether the request may create its group.
 #[must_use]
-pub fn is_join(request: &Request<'_>) -> bool {
+pub(super) fn is_join(request: &Request<'_>) -> bool {
     request.member_epoch == JOIN_EPOCH
 }
 
@@ -42,7 +42,7 @@ pub fn is_join(request: &Request<'_>) -> bool {
 ///
 /// # Errors
 /// When something is.
-pub fn validate(context: &Context<'_>, request: &Request<'_>) -> Result<(), Refusal> {
+pub(super) fn validate(context: &Context<'_>, request: &Request<'_>) -> Result<(), Refusal> {
     let invalid = |message: &str| Err(Refusal::new(ErrorCode::InvalidRequest, message));
     let epoch = request.member_epoch;
     let needs_id = context.client.version >= MEMBER_ID_REQUIRED_VERSION
@@ -96,7 +96,7 @@ impl ConsumerGroup {
     ///
     /// # Errors
     /// When the group refuses it; nothing has changed then.
-    pub fn heartbeat(
+    pub(super) fn heartbeat(
         &mut self,
         context: &mut Context<'_>,
         request: &Request<'_>,

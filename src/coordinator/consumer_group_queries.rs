@@ -18,15 +18,15 @@ const MEMBER_TYPE_CONSUMER: i8 = 1;
 
 /// Who commits offsets.
 #[derive(Clone, Copy, Debug)]
-pub struct Committer<'a> {
+pub(super) struct Committer<'a> {
     /// The member's id; empty where no member commits.
-    pub member_id: &'a str,
+    pub(super) member_id: &'a str,
     /// Its instance id.
-    pub instance_id: Option<&'a str>,
+    pub(super) instance_id: Option<&'a str>,
     /// Its epoch, or generation; -1 where no member commits.
-    pub epoch: i32,
+    pub(super) epoch: i32,
     /// The version of OffsetCommit; None in a transaction.
-    pub version: Option<i16>,
+    pub(super) version: Option<i16>,
 }
 
 impl ConsumerGroup {
@@ -35,7 +35,7 @@ impl ConsumerGroup {
     ///
     /// # Errors
     /// When not.
-    pub fn validate_offset_commit(
+    pub(super) fn validate_offset_commit(
         &self,
         committer: &Committer<'_>,
         partitions: &[(Uuid, i32)],
@@ -74,7 +74,7 @@ impl ConsumerGroup {
     ///
     /// # Errors
     /// When not.
-    pub fn validate_offset_fetch(
+    pub(super) fn validate_offset_fetch(
         &self,
         member_id: Option<&str>,
         epoch: i32,
@@ -97,7 +97,7 @@ impl ConsumerGroup {
     ///
     /// # Errors
     /// When it has members.
-    pub fn validate_delete(&self) -> Result<(), ErrorCode> {
+    pub(super) fn validate_delete(&self) -> Result<(), ErrorCode> {
         match self.is_empty() {
             true => Ok(()),
             false => Err(ErrorCode::NonEmptyGroup),
@@ -106,7 +106,7 @@ impl ConsumerGroup {
 
     /// What ConsumerGroupDescribe tells.
     #[must_use]
-    pub fn describe(&self, context: &Context<'_>) -> describe::DescribedGroup<'static> {
+    pub(super) fn describe(&self, context: &Context<'_>) -> describe::DescribedGroup<'static> {
         describe::DescribedGroup {
             group_id: self.id.clone().into(),
             group_state: self.state().name().into(),

@@ -8,25 +8,25 @@ use crate::wire::codec::Uuid;
 use crate::wire::messages::consumer_group_heartbeat::TopicPartitions;
 
 /// What a step depends on.
-pub struct Reconciliation<'a> {
+pub(super) struct Reconciliation<'a> {
     /// The epoch of the target assignment.
-    pub target_epoch: i32,
+    pub(super) target_epoch: i32,
     /// What the member is to have.
-    pub target: &'a Partitions,
+    pub(super) target: &'a Partitions,
     /// Whether the member subscribes to a topic.
-    pub subscribes: &'a dyn Fn(Uuid) -> bool,
+    pub(super) subscribes: &'a dyn Fn(Uuid) -> bool,
     /// Whether any member holds a partition.
-    pub is_held: &'a dyn Fn(Uuid, i32) -> bool,
+    pub(super) is_held: &'a dyn Fn(Uuid, i32) -> bool,
     /// What the member says it owns; None where it says nothing.
-    pub owned: Option<&'a [TopicPartitions]>,
+    pub(super) owned: Option<&'a [TopicPartitions]>,
     /// Whether the member has just changed its subscription.
-    pub subscription_changed: bool,
+    pub(super) subscription_changed: bool,
 }
 
 impl Reconciliation<'_> {
     /// What the member has after the step; None where it has to start anew without partitions.
     #[must_use]
-    pub fn step(&self, current: &CurrentAssignment) -> Option<CurrentAssignment> {
+    pub(super) fn step(&self, current: &CurrentAssignment) -> Option<CurrentAssignment> {
         let next = match current.state {
             MemberState::Stable if current.epoch != self.target_epoch => self.advance(current),
             MemberState::Stable if self.subscription_changed => self.withdraw(current),

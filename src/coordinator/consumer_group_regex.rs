@@ -14,7 +14,7 @@ use super::effects::CoordinatorRecord;
 use crate::wire::error_code::ErrorCode;
 
 /// Topics that come and go one by one are not followed one by one.
-pub const REFRESH_INTERVAL_MIN_MS: u64 = 10_000;
+pub(super) const REFRESH_INTERVAL_MIN_MS: u64 = 10_000;
 
 /// Memory of one compiled expression.
 const COMPILED_BYTES_MAX: usize = 1024 * 1024;
@@ -23,7 +23,7 @@ const COMPILED_BYTES_MAX: usize = 1024 * 1024;
 ///
 /// # Errors
 /// When it is not one, or needs too much memory.
-pub fn compile(expression: &str) -> Result<Regex, Refusal> {
+pub(super) fn compile(expression: &str) -> Result<Regex, Refusal> {
     let refuse = |problem: regex::Error| {
         let message = match problem {
             regex::Error::CompiledTooBig(limit) => {

@@ -32,13 +32,13 @@ const VALUE_VERSION: i16 = 0;
 const TYPE_BYTES: usize = 2;
 
 /// Partitions of topics.
-pub type Partitions = BTreeMap<Uuid, BTreeSet<i32>>;
+pub(super) type Partitions = BTreeMap<Uuid, BTreeSet<i32>>;
 /// Partitions of topics, each with the epoch in which its member got it.
-pub type HeldPartitions = BTreeMap<Uuid, BTreeMap<i32, i32>>;
+pub(super) type HeldPartitions = BTreeMap<Uuid, BTreeMap<i32, i32>>;
 
 /// Why a record cannot be replayed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum RecordError {
+pub(super) enum RecordError {
     /// The key is not one of a consumer group.
     #[error("records of type {0} are not of consumer groups")]
     UnknownType(i16),
@@ -57,7 +57,7 @@ pub enum RecordError {
 
 /// Where a member is on the way to its target.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum MemberState {
+pub(super) enum MemberState {
     /// It has what the target of its epoch gives it.
     #[default]
     Stable,
@@ -93,65 +93,65 @@ impl MemberState {
 
 /// What a member of the classic protocol said when it joined.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ClassicMetadata {
+pub(super) struct ClassicMetadata {
     /// Its session timeout.
-    pub session_timeout_ms: i32,
+    pub(super) session_timeout_ms: i32,
     /// Its assignors with their subscriptions, the favourite first.
-    pub protocols: Vec<(String, Vec<u8>)>,
+    pub(super) protocols: Vec<(String, Vec<u8>)>,
 }
 
 /// What a member said about itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct MemberMetadata {
+pub(super) struct MemberMetadata {
     /// Set for static members.
-    pub instance_id: Option<String>,
+    pub(super) instance_id: Option<String>,
     /// Where it is.
-    pub rack_id: Option<String>,
+    pub(super) rack_id: Option<String>,
     /// The `client.id` of its requests.
-    pub client_id: String,
+    pub(super) client_id: String,
     /// Its address.
-    pub client_host: String,
+    pub(super) client_host: String,
     /// Topics that it subscribes to by name.
-    pub topics: BTreeSet<String>,
+    pub(super) topics: BTreeSet<String>,
     /// The expression that it subscribes to; empty without one.
-    pub regex: String,
+    pub(super) regex: String,
     /// How long it may take to give partitions up.
-    pub rebalance_timeout_ms: i32,
+    pub(super) rebalance_timeout_ms: i32,
     /// The assignor it wants.
-    pub server_assignor: Option<String>,
+    pub(super) server_assignor: Option<String>,
     /// Set while it speaks the classic protocol.
-    pub classic: Option<ClassicMetadata>,
+    pub(super) classic: Option<ClassicMetadata>,
 }
 
 /// What a member has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct CurrentAssignment {
+pub(super) struct CurrentAssignment {
     /// Its epoch.
-    pub epoch: i32,
+    pub(super) epoch: i32,
     /// The epoch before, which is accepted while the answer with the new one may have got lost.
-    pub previous_epoch: i32,
+    pub(super) previous_epoch: i32,
     /// Where it is on the way to its target.
-    pub state: MemberState,
+    pub(super) state: MemberState,
     /// Partitions it may use.
-    pub assigned: HeldPartitions,
+    pub(super) assigned: HeldPartitions,
     /// Partitions it has to give up.
-    pub revoking: HeldPartitions,
+    pub(super) revoking: HeldPartitions,
 }
 
 /// The topics that an expression matches.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ResolvedRegex {
+pub(super) struct ResolvedRegex {
     /// Their names.
-    pub topics: BTreeSet<String>,
+    pub(super) topics: BTreeSet<String>,
     /// The version of the metadata it was matched with.
-    pub version: u64,
+    pub(super) version: u64,
     /// When it was matched.
-    pub at_ms: i64,
+    pub(super) at_ms: i64,
 }
 
 /// One record; None is a tombstone.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
+pub(super) enum Change {
     /// The epoch of the group, and the hash of its topics' metadata.
     Group(Option<(i32, i64)>),
     /// Whether there is a record of type 4.
@@ -172,14 +172,14 @@ pub enum Change {
 ///
 /// # Errors
 /// When the key is shorter than that.
-pub fn record_type(key: &[u8]) -> Result<i16, DecodeError> {
+pub(super) fn record_type(key: &[u8]) -> Result<i16, DecodeError> {
     Reader::new(key).int16()
 }
 
 impl Change {
     /// Whether records of this type are the consumer groups'.
     #[must_use]
-    pub fn is_type(record_type: i16) -> bool {
+    pub(super) fn is_type(record_type: i16) -> bool {
         (GROUP..=CURRENT).contains(&record_type) || record_type == REGEX
     }
 
@@ -187,7 +187,7 @@ impl Change {
     ///
     /// # Errors
     /// When it is not a record of a consumer group.
-    pub fn decode(key: &[u8], value: Option<&[u8]>) -> Result<(String, Change), RecordError> {
+    pub(super) fn decode(key: &[u8], value: Option<&[u8]>) -> Result<(String, Change), RecordError> {
         let record_type = record_type(key)?;
         let key = &key[TYPE_BYTES..];
         match record_type {
@@ -206,7 +206,7 @@ impl Change {
 
     /// The record of this change in `group_id`.
     #[must_use]
-    pub fn encode(&self, group_id: &str) -> CoordinatorRecord {
+    pub(super) fn encode(&self, group_id: &str) -> CoordinatorRecord {
         match self {
             Change::Group(value) => record(
                 GROUP,

@@ -1,5 +1,7 @@
 //! What a decision leaves behind.
 
+use super::transaction_request::MarkerJob;
+
 /// A request whose answer may come later; the host gives the numbers out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub u64);
@@ -31,6 +33,8 @@ pub struct Effects<A> {
     pub transaction: Option<ProducerIdAndEpoch>,
     /// Who gets which answer when the records are durable.
     pub answers: Vec<(Ticket, A)>,
+    /// Markers to be written when the records are durable.
+    pub markers: Vec<MarkerJob>,
 }
 
 impl<A> Default for Effects<A> {
@@ -39,11 +43,26 @@ impl<A> Default for Effects<A> {
             records: Vec::new(),
             transaction: None,
             answers: Vec::new(),
+            markers: Vec::new(),
         }
     }
 }
 
 impl<A> Effects<A> {
+    /// Whether nothing was decided.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty() && self.answers.is_empty() && self.markers.is_empty()
+    }
+
+    /// Bytes of the records.
+    #[must_use]
+    pub fn size_bytes(&self) -> usize {
+        let value_bytes = |record: &CoordinatorRecord| record.value.as_ref().map_or(0, Vec::len);
+        let bytes = |record: &CoordinatorRecord| record.key.len() + value_bytes(record);
+        self.records.iter().map(bytes).sum()
+    }
+
     /// Answers a request when the records are durable.
     pub fn answer(&mut self, ticket: Ticket, answer: A) {
         self.answers.push((ticket, answer));

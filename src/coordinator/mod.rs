@@ -20,24 +20,44 @@
 //! *Architecture Invariant*: a shard rebuilt by replaying its log equals the one that wrote it, but
 //! for what is not in the log.
 
-pub mod assignor;
-pub mod assignor_range;
-pub mod assignor_uniform;
-pub mod consumer_group;
-pub mod consumer_group_census;
-pub mod consumer_group_deadlines;
-pub mod consumer_group_heartbeat;
-pub mod consumer_group_queries;
-pub mod consumer_group_reconciliation;
-pub mod consumer_group_regex;
-pub mod consumer_group_target;
-pub mod consumer_records;
+mod assignor;
+mod assignor_range;
+mod assignor_uniform;
+mod classic_group;
+mod classic_joining;
+mod classic_member;
+mod classic_membership;
+mod classic_rebalance;
+mod consumer_group;
+mod consumer_group_census;
+mod consumer_group_deadlines;
+mod consumer_group_heartbeat;
+mod consumer_group_queries;
+mod consumer_group_reconciliation;
+mod consumer_group_regex;
+mod consumer_group_target;
+mod consumer_records;
 pub mod context;
 pub mod effects;
+mod group_admin;
+mod group_chores;
+mod group_records;
 pub mod group_request;
+pub mod group_shard;
+mod group_turn;
+mod offset_fetching;
+mod offset_requests;
+mod offset_table;
+pub mod shard;
 pub mod timers;
+pub mod transaction;
+pub mod transaction_record;
+pub mod transaction_request;
+pub mod transaction_shard;
 
 #[cfg(test)]
 mod consumer_group_test;
 #[cfg(test)]
 mod consumer_group_world;
+#[cfg(test)]
+mod transaction_test;

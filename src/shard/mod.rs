@@ -12,6 +12,8 @@
 //! never are.
 
 pub mod controller_service;
+pub mod coordinator_host;
+pub mod coordinators;
 pub mod core_metrics;
 pub mod directory_health;
 pub mod directory_watch;

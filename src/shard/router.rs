@@ -15,6 +15,10 @@ use std::time::Duration;
 use slab::Slab;
 
 use super::controller_service::ControllerService;
+use super::coordinator_host::Outcome;
+use super::coordinators::{
+    CoordinatorAnswer, CoordinatorCall, Coordinators, CoordinatorsCell, FirstWord, ParkedCall,
+};
 use super::image_delta;
 use super::placement;
 use super::replica_manager::{PartResult, ReplicaManager};
@@ -49,6 +53,8 @@ enum Question {
     Apply(Arc<MetadataImage>),
     Offline(Arc<BTreeSet<LogId>>),
     Control(Command),
+    Coordinate(CoordinatorCall, ParkedCall),
+    Parked(ParkedCall, Box<Outcome<CoordinatorAnswer>>),
 }
 
 /// What comes back.
@@ -62,6 +68,7 @@ enum Answer {
     Usage(Vec<LogUsage>),
     Applied,
     Controlled(Result<CommandReply, ControlFailure>),
+    Coordinated(FirstWord),
 }
 
 /// A question with the number its answer carries.
@@ -96,6 +103,7 @@ pub struct Router {
     controller: RefCell<Option<Rc<ControllerService>>>,
     /// Partitions that do not serve, of every core.
     offline: RefCell<Vec<Arc<BTreeSet<LogId>>>>,
+    coordinators: CoordinatorsCell,
     refused: Cell<u64>,
 }
 
@@ -123,8 +131,12 @@ impl Router {
             outstanding: RefCell::new(vec![0; cores]),
             controller: RefCell::default(),
             offline: RefCell::new(vec![Arc::default(); cores]),
+            coordinators: CoordinatorsCell::new(),
             refused: Cell::new(0),
         });
+        let coordinators = Coordinators::start(&router, &router.replicas);
+        let first = router.coordinators.set(coordinators).is_ok();
+        assert!(first, "a router starts once");
         spawn(Queue::Network, router.clone().serve_questions());
         spawn(Queue::Network, router.clone().take_answers());
         spawn(Queue::Background, router.clone().spread_offline());
@@ -165,6 +177,45 @@ impl Router {
     #[must_use]
     pub fn owner(&self, log: LogId) -> CoreId {
         placement::owner(log, self.cores)
+    }
+
+    /// The core of this router.
+    #[must_use]
+    pub(super) fn core(&self) -> CoreId {
+        self.core
+    }
+
+    /// The coordinators of this core.
+    #[must_use]
+    pub fn coordinators(&self) -> &Rc<Coordinators> {
+        self.coordinators.get().expect("set when the router starts")
+    }
+
+    /// Asks the coordinator on another core; None when it is refused.
+    pub(super) fn ask_coordinator(
+        &self,
+        to: CoreId,
+        call: CoordinatorCall,
+        parked: ParkedCall,
+    ) -> Option<impl Future<Output = Option<FirstWord>> + use<>> {
+        let answer = self.ask(to, Question::Coordinate(call, parked))?;
+        Some(async move {
+            match answer.await {
+                Some(Answer::Coordinated(first)) => Some(first),
+                _ => None,
+            }
+        })
+    }
+
+    /// Tells another core the answer to a call that was parked; false when its mailbox is full.
+    pub(super) fn tell_parked(
+        self: &Rc<Self>,
+        to: CoreId,
+        parked: ParkedCall,
+        answer: Outcome<CoordinatorAnswer>,
+    ) -> bool {
+        self.ask(to, Question::Parked(parked, Box::new(answer)))
+            .is_some()
     }
 
     /// Makes this core the controller's.
@@ -414,6 +465,7 @@ impl Router {
             after: &image,
         };
         delta.apply(&self.replicas, &config, self.core, self.cores);
+        self.coordinators().image_changed(&before, &image);
         self.image_applied.raise();
     }
 
@@ -586,7 +638,7 @@ impl Router {
         assert!(sent.is_ok(), "answers fit: as many as may be outstanding");
     }
 
-    async fn answer(&self, from: CoreId, question: Question) -> Answer {
+    async fn answer(self: &Rc<Self>, from: CoreId, question: Question) -> Answer {
         match question {
             Question::Append(parts, until) => {
                 let results = self.replicas.start_append(parts, until).await;
@@ -627,6 +679,13 @@ impl Router {
             }
             Question::Offline(offline) => {
                 self.offline.borrow_mut()[from.index()] = offline;
+                Answer::Applied
+            }
+            Question::Coordinate(call, parked) => {
+                Answer::Coordinated(self.serve_coordination(from, call, parked).await)
+            }
+            Question::Parked(parked, answer) => {
+                self.coordinators().deliver(parked, *answer);
                 Answer::Applied
             }
             Question::Control(command) => {
