@@ -4,7 +4,7 @@
 //! metadata of their topics. For each epoch an assignor makes a target assignment; the members then
 //! go there one by one, each at its own heartbeats.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::consumer_group_census::Census;
 use super::consumer_group_deadlines::{Deadlines, Duty};
@@ -24,6 +24,8 @@ pub(super) const STATIC_LEAVE_EPOCH: i32 = -2;
 const FIRST_EPOCH: i32 = 2;
 /// The epoch of a target assignment that was deleted.
 const NO_EPOCH: i32 = -1;
+/// Members that one call removes.
+const FENCED_MAX: usize = 1_000;
 
 /// Why a request is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,6 +104,8 @@ pub(super) struct ConsumerGroup {
     pub(super) census: Census,
     // What follows is not in the log.
     pub(super) deadlines: Deadlines,
+    /// The shard's timer for the next of them.
+    pub(super) timer_ms: Option<u64>,
     /// The version of the metadata that the hash was last compared with.
     pub(super) metadata_seen: Option<u64>,
     /// When all expressions were matched last, and with which version of the metadata.
@@ -258,12 +262,6 @@ impl ConsumerGroup {
         self.members.is_empty()
     }
 
-    /// Whether no record of it was ever written.
-    #[must_use]
-    pub(super) fn is_new(&self) -> bool {
-        self.epoch == 0 && self.members.is_empty()
-    }
-
     /// Whether any member subscribes to this topic.
     #[must_use]
     pub(super) fn is_subscribed(&self, topic: &str) -> bool {
@@ -312,9 +310,13 @@ impl ConsumerGroup {
         self.deadlines.next_due_ms()
     }
 
-    /// Removes members that missed a deadline.
+    /// Removes members that missed a deadline; so many at a time that the records fit a batch.
     pub(super) fn tick(&mut self, context: &Context<'_>, records: &mut Vec<CoordinatorRecord>) {
-        while let Some((member_id, duty)) = self.deadlines.pop_missed(context.now_ms) {
+        let mut late = BTreeSet::new();
+        while late.len() < FENCED_MAX {
+            let Some((member_id, duty)) = self.deadlines.pop_missed(context.now_ms) else {
+                break;
+            };
             let Some(member) = self.members.get(&member_id) else {
                 continue;
             };
@@ -324,21 +326,27 @@ impl ConsumerGroup {
                 Duty::Join | Duty::Sync => member.is_classic(),
             };
             if is_due {
-                self.fence(&member_id, context, records);
+                late.insert(member_id);
             }
         }
+        self.fence(late, context, records);
     }
 
-    /// Removes a member.
+    /// Removes members.
     pub(super) fn fence(
         &mut self,
-        member_id: &str,
+        members: BTreeSet<String>,
         context: &Context<'_>,
         records: &mut Vec<CoordinatorRecord>,
     ) {
-        let regex = self.members[member_id].metadata.regex.clone();
-        self.remove(member_id, records);
-        self.forget_regex(&regex, records);
+        if members.is_empty() {
+            return;
+        }
+        for member_id in members {
+            let regex = self.members[&member_id].metadata.regex.clone();
+            self.remove(&member_id, records);
+            self.forget_regex(&regex, records);
+        }
         let hash = self.hash_metadata(context);
         self.bump(hash, records);
     }

@@ -377,7 +377,7 @@ impl ConsumerGroup {
             self.commit(Change::Current(left_id.clone(), Some(current)), records);
             self.deadlines.clear(&left_id, Duty::Revoke);
         } else {
-            self.fence(&left_id, context, records);
+            self.fence([left_id.clone()].into(), context, records);
         }
         Ok(Response {
             member_id: Some(left_id.into()),

@@ -93,17 +93,6 @@ impl ConsumerGroup {
         }
     }
 
-    /// Whether the group may be deleted.
-    ///
-    /// # Errors
-    /// When it has members.
-    pub(super) fn validate_delete(&self) -> Result<(), ErrorCode> {
-        match self.is_empty() {
-            true => Ok(()),
-            false => Err(ErrorCode::NonEmptyGroup),
-        }
-    }
-
     /// What ConsumerGroupDescribe tells.
     #[must_use]
     pub(super) fn describe(&self, context: &Context<'_>) -> describe::DescribedGroup<'static> {

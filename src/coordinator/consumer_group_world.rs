@@ -155,8 +155,9 @@ impl World {
     pub(super) fn rebuilt(&self) -> ConsumerGroup {
         let mut group = ConsumerGroup::new("g1");
         for record in &self.log {
-            let (group_id, change) =
-                Change::decode(&record.key, record.value.as_deref()).expect("own records");
+            let (group_id, change) = Change::decode(&record.key, record.value.as_deref())
+                .expect("own records")
+                .expect("a consumer group's");
             assert_eq!(group_id, "g1");
             group.replay(change);
         }

@@ -6,8 +6,6 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
-use thiserror::Error;
-
 use super::effects::CoordinatorRecord;
 use crate::wire::codec::{DecodeError, Reader, Str, Uuid};
 use crate::wire::message::Message;
@@ -35,25 +33,6 @@ const TYPE_BYTES: usize = 2;
 pub(super) type Partitions = BTreeMap<Uuid, BTreeSet<i32>>;
 /// Partitions of topics, each with the epoch in which its member got it.
 pub(super) type HeldPartitions = BTreeMap<Uuid, BTreeMap<i32, i32>>;
-
-/// Why a record cannot be replayed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub(super) enum RecordError {
-    /// The key is not one of a consumer group.
-    #[error("records of type {0} are not of consumer groups")]
-    UnknownType(i16),
-    /// The value has a version that this program does not know.
-    #[error("type {record_type} has no version {version}")]
-    UnknownVersion {
-        /// The type of the record.
-        record_type: i16,
-        /// The version of its value.
-        version: i16,
-    },
-    /// The bytes are not such a record.
-    #[error("malformed record: {0}")]
-    Malformed(#[from] DecodeError),
-}
 
 /// Where a member is on the way to its target.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -168,39 +147,42 @@ pub(super) enum Change {
     Regex(String, Option<ResolvedRegex>),
 }
 
-/// The type of the record with this key.
-///
-/// # Errors
-/// When the key is shorter than that.
-pub(super) fn record_type(key: &[u8]) -> Result<i16, DecodeError> {
-    Reader::new(key).int16()
-}
-
 impl Change {
-    /// Whether records of this type are the consumer groups'.
-    #[must_use]
-    pub(super) fn is_type(record_type: i16) -> bool {
-        (GROUP..=CURRENT).contains(&record_type) || record_type == REGEX
+    /// Whether it takes something back.
+    pub(super) fn is_tombstone(&self) -> bool {
+        match self {
+            Change::Group(value) | Change::TargetEpoch(value) => value.is_none(),
+            Change::PartitionMetadata(is_there) => !is_there,
+            Change::Member(_, value) => value.is_none(),
+            Change::Target(_, value) => value.is_none(),
+            Change::Current(_, value) => value.is_none(),
+            Change::Regex(_, value) => value.is_none(),
+        }
     }
 
-    /// Reads a record: its group, and the change.
+    /// Reads a record: its group, and the change; None where it is of another type.
     ///
     /// # Errors
-    /// When it is not a record of a consumer group.
-    pub(super) fn decode(key: &[u8], value: Option<&[u8]>) -> Result<(String, Change), RecordError> {
-        let record_type = record_type(key)?;
+    /// When the bytes are not what the type says.
+    pub(super) fn decode(
+        key: &[u8],
+        value: Option<&[u8]>,
+    ) -> Result<Option<(String, Change)>, DecodeError> {
+        let record_type = Reader::new(key).int16()?;
         let key = &key[TYPE_BYTES..];
         match record_type {
-            MEMBER | TARGET | CURRENT => decode_of_member(record_type, key, value),
-            GROUP | PARTITION_METADATA | TARGET_EPOCH => decode_of_group(record_type, key, value),
+            MEMBER | TARGET | CURRENT => decode_of_member(record_type, key, value).map(Some),
+            GROUP | PARTITION_METADATA | TARGET_EPOCH => {
+                decode_of_group(record_type, key, value).map(Some)
+            }
             REGEX => {
                 let key = regex::ConsumerGroupRegularExpressionKey::decode_whole(key, 0)?;
-                let resolved = decode_value(REGEX, value)?.map(resolved_regex);
+                let resolved = decode_value(value)?.map(resolved_regex);
                 let expression = key.regular_expression.into_owned();
                 let change = Change::Regex(expression, resolved);
-                Ok((key.group_id.into_owned(), change))
+                Ok(Some((key.group_id.into_owned(), change)))
             }
-            unknown => Err(RecordError::UnknownType(unknown)),
+            _ => Ok(None),
         }
     }
 
@@ -259,17 +241,16 @@ fn decode_of_group(
     record_type: i16,
     key: &[u8],
     value: Option<&[u8]>,
-) -> Result<(String, Change), RecordError> {
+) -> Result<(String, Change), DecodeError> {
     let key = group::ConsumerGroupMetadataKey::decode_whole(key, 0)?;
     let change = match record_type {
         GROUP => {
-            let value: Option<group::ConsumerGroupMetadataValue> =
-                decode_value(record_type, value)?;
+            let value: Option<group::ConsumerGroupMetadataValue> = decode_value(value)?;
             Change::Group(value.map(|value| (value.epoch, value.metadata_hash)))
         }
         TARGET_EPOCH => {
             let value: Option<target_metadata::ConsumerGroupTargetAssignmentMetadataValue> =
-                decode_value(record_type, value)?;
+                decode_value(value)?;
             Change::TargetEpoch(
                 value.map(|value| (value.assignment_epoch, value.assignment_timestamp)),
             )
@@ -283,41 +264,23 @@ fn decode_of_member(
     record_type: i16,
     key: &[u8],
     value: Option<&[u8]>,
-) -> Result<(String, Change), RecordError> {
+) -> Result<(String, Change), DecodeError> {
     let key = metadata::ConsumerGroupMemberMetadataKey::decode_whole(key, 0)?;
     let member_id = key.member_id.into_owned();
     let change = match record_type {
-        MEMBER => Change::Member(
-            member_id,
-            decode_value(record_type, value)?.map(member_metadata),
-        ),
-        TARGET => Change::Target(
-            member_id,
-            decode_value(record_type, value)?.map(target_partitions),
-        ),
-        _ => Change::Current(
-            member_id,
-            decode_value(record_type, value)?.map(current_assignment),
-        ),
+        MEMBER => Change::Member(member_id, decode_value(value)?.map(member_metadata)),
+        TARGET => Change::Target(member_id, decode_value(value)?.map(target_partitions)),
+        _ => Change::Current(member_id, decode_value(value)?.map(current_assignment)),
     };
     Ok((key.group_id.into_owned(), change))
 }
 
-fn decode_value<'a, M: Message<'a>>(
-    record_type: i16,
-    value: Option<&'a [u8]>,
-) -> Result<Option<M>, RecordError> {
+fn decode_value<'a, M: Message<'a>>(value: Option<&'a [u8]>) -> Result<Option<M>, DecodeError> {
     let Some(value) = value else {
         return Ok(None);
     };
     let version = Reader::new(value).int16()?;
-    if version != VALUE_VERSION {
-        return Err(RecordError::UnknownVersion {
-            record_type,
-            version,
-        });
-    }
-    Ok(Some(M::decode_whole(&value[TYPE_BYTES..], version)?))
+    M::decode_whole(&value[TYPE_BYTES..], version).map(Some)
 }
 
 fn record<'a, 'b, K: Message<'a>, V: Message<'b>>(
