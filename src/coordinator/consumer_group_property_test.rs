@@ -235,6 +235,10 @@ impl Storm {
                 );
             }
         }
+    }
+
+    fn check_log(&self) {
+        let seed = self.seed;
         assert_eq!(self.world.rebuilt(), self.world.group, "seed {seed}");
     }
 
@@ -247,6 +251,7 @@ impl Storm {
                 self.check();
             }
         }
+        self.check_log();
         let (group, seed) = (&self.world.group, self.seed);
         let expected = match self.clients.is_empty() {
             true => ConsumerGroupState::Empty,
@@ -275,10 +280,13 @@ fn subscribe(client: &mut Client, random: &mut Rng) {
 
 #[test]
 fn no_partition_has_two_owners_and_all_get_what_they_are_to_have() {
-    for seed in 0..150 {
+    for seed in 0..60 {
         let mut storm = Storm::new(seed);
-        for _ in 0..150 {
+        for round in 0..150 {
             storm.step();
+            if round % 15 == 0 {
+                storm.check_log();
+            }
         }
         storm.settle();
     }
