@@ -19,6 +19,7 @@ use percolog::log::position::{LeaderEpoch, LogId, Offset, SegmentId};
 use percolog::log::producer_state::ProducerState;
 use percolog::log::segment::SegmentImage;
 use percolog::log::swap::Swap;
+use percolog::log::transaction_marker::TransactionMarker;
 use percolog::wire::codec::Uuid;
 use percolog::wire::record_batch::BatchHeader;
 use percolog::wire::record_batch_builder::{BatchBuilder, BatchOptions};
@@ -119,6 +120,7 @@ fn every_kind() -> Vec<Entry<'static>> {
                     run: None,
                 },
                 old: vec![SegmentId(5), SegmentId(6)],
+                markers: Vec::new(),
             },
         },
         Entry::Truncate {
@@ -138,7 +140,36 @@ fn every_kind() -> Vec<Entry<'static>> {
             log,
             producers: one_producer(),
         },
+        Entry::Producers {
+            log,
+            producers: transactional_producer(),
+        },
+        Entry::Swap {
+            log,
+            swap: Swap {
+                segment: SEGMENT,
+                base_offset: Offset(17),
+                size_bytes: 4097,
+                largest_timestamp_ms: 1_700_000_000_009,
+                first_timestamp_ms: 1_700_000_000_001,
+                progress: CompactionProgress::default(),
+                old: vec![SegmentId(5)],
+                markers: vec![Offset(18), Offset(19)],
+            },
+        },
     ]
+}
+
+fn transactional_producer() -> ProducerState {
+    let mut producers = one_producer();
+    let marker = TransactionMarker {
+        producer_id: 0x0102_0304,
+        producer_epoch: 5,
+        coordinator_epoch: 0x0506_0708,
+        commit: true,
+    };
+    producers.end_transaction(&marker, Offset(9), 10);
+    producers
 }
 
 fn one_producer() -> ProducerState {
@@ -165,14 +196,16 @@ fn kind_number(entry: &Entry<'_>) -> u8 {
         Entry::Drop { .. } => 5,
         Entry::Epoch { .. } => 6,
         Entry::Delete { .. } => 7,
+        Entry::Swap { swap, .. } if !swap.markers.is_empty() => 13,
         Entry::Swap { .. } => 8,
         Entry::Truncate { .. } => 9,
         Entry::Extent { .. } => 10,
-        Entry::Producers { .. } => 11,
+        Entry::Producers { producers, .. } if *producers == one_producer() => 11,
+        Entry::Producers { .. } => 12,
     }
 }
 
-const KINDS: [u8; 11] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11];
+const KINDS: [u8; 13] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13];
 
 #[test]
 fn a_group_with_an_entry_of_every_kind() {
@@ -247,6 +280,7 @@ fn log_image() -> LogImage {
         log.producers
             .remember(&header, Offset(1100 + i64::from(sequence)));
     }
+    note_transactions(&mut log);
     let segment = |id, base_offset, sealed, index| SegmentImage {
         id: SegmentId(id),
         base_offset: Offset(base_offset),
@@ -261,6 +295,31 @@ fn log_image() -> LogImage {
         segment(SEGMENT.0, 1000, false, Some(index())),
     ];
     log
+}
+
+/// An aborted transaction and an open one.
+fn note_transactions(log: &mut LogImage) {
+    let mut builder = BatchBuilder::new(BatchOptions {
+        producer_id: 4712,
+        producer_epoch: 6,
+        base_sequence: 0,
+        is_transactional: true,
+        ..Default::default()
+    });
+    builder.append(1_700_000_000_002, None, Some(b"v"), std::iter::empty());
+    let header = BatchHeader::parse(&builder.finish()).expect("just built");
+    let marker = TransactionMarker {
+        producer_id: 4712,
+        producer_epoch: 7,
+        coordinator_epoch: 3,
+        commit: false,
+    };
+    let marker_header = BatchHeader::parse(&marker.batch(8)).expect("just built");
+    let transactions = &mut log.transactions;
+    transactions.note(&mut log.producers, &header, Offset(1150), None);
+    let ends = Some(&marker);
+    transactions.note(&mut log.producers, &marker_header, Offset(1151), ends);
+    transactions.note(&mut log.producers, &header, Offset(1152), None);
 }
 
 #[test]

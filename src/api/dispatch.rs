@@ -9,9 +9,10 @@ use super::init_producer_id::ProducerIds;
 use super::topic_rules::TopicRules;
 use super::{
     alter_configs, api_versions, create_partitions, create_topics, delete_records, delete_topics,
-    describe_cluster, describe_configs, describe_log_dirs, describe_topic_partitions, fetch,
-    find_coordinator, group_admin, group_member, init_producer_id, list_offsets, metadata,
-    offset_fetch, offset_for_leader_epoch, produce, transaction_admin, transaction_client,
+    describe_cluster, describe_configs, describe_log_dirs, describe_producers,
+    describe_topic_partitions, fetch, find_coordinator, group_admin, group_member,
+    init_producer_id, list_offsets, metadata, offset_fetch, offset_for_leader_epoch, produce,
+    transaction_admin, transaction_client, txn_offset_commit, write_txn_markers,
 };
 use crate::net::close_reason::CloseReason;
 use crate::net::frame::Frame;
@@ -88,6 +89,12 @@ const SERVED: &[(ApiKey, Start)] = &[
     (ApiKey::EndTxn, |api, call| {
         later(transaction_client::end, api, call)
     }),
+    (ApiKey::WriteTxnMarkers, |api, call| {
+        later(write_txn_markers::handle, api, call)
+    }),
+    (ApiKey::TxnOffsetCommit, |api, call| {
+        later(txn_offset_commit::handle, api, call)
+    }),
     (ApiKey::DescribeConfigs, |api, call| {
         later(describe_configs::handle, api, call)
     }),
@@ -111,6 +118,9 @@ const SERVED: &[(ApiKey, Start)] = &[
     }),
     (ApiKey::DescribeCluster, |api, call| {
         later(describe_cluster::handle, api, call)
+    }),
+    (ApiKey::DescribeProducers, |api, call| {
+        later(describe_producers::handle, api, call)
     }),
     (ApiKey::DescribeTransactions, |api, call| {
         later(transaction_admin::describe, api, call)

@@ -24,7 +24,12 @@ pub fn partition_code(error: &PartitionError) -> ErrorCode {
         PartitionError::OutOfOrderSequence => ErrorCode::OutOfOrderSequenceNumber,
         PartitionError::InvalidProducerEpoch => ErrorCode::InvalidProducerEpoch,
         PartitionError::BatchTooLarge => ErrorCode::RecordListTooLarge,
-        PartitionError::PolicyViolation => ErrorCode::PolicyViolation,
+        PartitionError::InvalidTransactionState => ErrorCode::InvalidTxnState,
+        PartitionError::CoordinatorFenced => ErrorCode::TransactionCoordinatorFenced,
+        // Final for the batch, and the client may still abort.
+        PartitionError::PolicyViolation | PartitionError::TooManyTransactions => {
+            ErrorCode::PolicyViolation
+        }
         // Both are worth another try; of the second nobody knows whether it happened.
         PartitionError::Overloaded | PartitionError::TimedOut => ErrorCode::RequestTimedOut,
     }
@@ -56,6 +61,9 @@ pub fn partition_message(error: &PartitionError) -> Option<String> {
     match error {
         PartitionError::Storage(problem) => Some(format!("The data directory failed: {problem}")),
         PartitionError::DiskFull => Some("The disk is full; nothing is appended".to_string()),
+        PartitionError::TooManyTransactions => {
+            Some("The partition has too many open and aborted transactions".to_string())
+        }
         PartitionError::Overloaded => {
             Some("The broker has too much to do; nothing was appended".to_string())
         }
@@ -108,7 +116,7 @@ pub fn control_message(failure: ControlFailure) -> &'static str {
 mod tests {
     use super::*;
 
-    fn all() -> [PartitionError; 13] {
+    fn all() -> [PartitionError; 16] {
         [
             PartitionError::Unknown,
             PartitionError::NotLeader,
@@ -121,6 +129,9 @@ mod tests {
             PartitionError::InvalidProducerEpoch,
             PartitionError::BatchTooLarge,
             PartitionError::PolicyViolation,
+            PartitionError::InvalidTransactionState,
+            PartitionError::CoordinatorFenced,
+            PartitionError::TooManyTransactions,
             PartitionError::Overloaded,
             PartitionError::TimedOut,
         ]
@@ -159,7 +170,7 @@ mod tests {
     #[test]
     fn a_fetch_gets_only_codes_that_the_java_consumer_expects() {
         let expected = [1, 3, 6, 56, 74, 75, 78];
-        let reads = all().into_iter().take(7).chain(all().into_iter().skip(11));
+        let reads = all().into_iter().take(7).chain(all().into_iter().skip(14));
         for error in reads {
             assert!(
                 expected.contains(&fetch_code(&error, 12).code()),

@@ -28,8 +28,8 @@ use crate::wire::codec::{Records, Uuid, Writer};
 use crate::wire::error_code::ErrorCode;
 use crate::wire::frame;
 use crate::wire::messages::fetch::{
-    EpochEndOffset, FetchRequest, FetchResponse, FetchTopic, FetchableTopicResponse,
-    LeaderIdAndEpoch, NodeEndpoint, PartitionData,
+    AbortedTransaction, EpochEndOffset, FetchRequest, FetchResponse, FetchTopic,
+    FetchableTopicResponse, LeaderIdAndEpoch, NodeEndpoint, PartitionData,
 };
 
 /// First version that names topics by id.
@@ -48,6 +48,7 @@ struct Answer {
     diverging: Option<(i32, i64)>,
     slices: Vec<Slice>,
     size_bytes: usize,
+    aborted: Vec<AbortedTransaction>,
     /// Whether the partition was looked at: then the transactions aborted in it are known.
     is_read: bool,
 }
@@ -62,6 +63,7 @@ impl Answer {
             diverging: None,
             slices: Vec::new(),
             size_bytes: 0,
+            aborted: Vec::new(),
             is_read: false,
         }
     }
@@ -74,6 +76,10 @@ impl Answer {
             };
         }
         let slices = part.slices.into_vec();
+        let aborted = part.aborted.iter().map(|aborted| AbortedTransaction {
+            producer_id: aborted.producer_id,
+            first_offset: aborted.first_offset.0,
+        });
         Answer {
             code: ErrorCode::None,
             high_watermark: part.high_watermark,
@@ -82,6 +88,7 @@ impl Answer {
             diverging: part.diverging,
             size_bytes: slices.iter().map(|slice| slice.len()).sum(),
             slices,
+            aborted: aborted.collect(),
             is_read: true,
         }
     }
@@ -335,11 +342,8 @@ impl Telling<'_> {
 
     fn partition(&self, wanted: &Wanted, answer: &Answer) -> PartitionData<'static> {
         let (epoch, end_offset) = answer.diverging.unwrap_or((-1, -1));
-        let aborted_transactions = if self.is_read_committed || !answer.is_read {
-            Some(Vec::new())
-        } else {
-            None
-        };
+        let aborted_transactions =
+            (self.is_read_committed || !answer.is_read).then(|| answer.aborted.clone());
         PartitionData {
             partition_index: wanted.partition,
             error_code: answer.code.code(),
@@ -634,6 +638,7 @@ mod tests {
             diverging: None,
             slices: Default::default(),
             size_bytes: 0,
+            aborted: Vec::new(),
         };
         let answer = Answer::of(part, 12);
         assert_eq!((answer.code.code(), answer.high_watermark), (1, -1));

@@ -8,11 +8,10 @@
 //! * A partition named twice is refused with INVALID_REQUEST wherever it stands: Kafka drops all but
 //!   the last batch without a word.
 //! * Null records are INVALID_RECORD; Kafka never answers them.
-//! * Transactions are not served. A transactional batch without a transactional id fails the whole
-//!   request with TRANSACTIONAL_ID_AUTHORIZATION_FAILED, as in Kafka; with one its partition answers
-//!   INVALID_TXN_STATE, which is what Kafka says of a partition that no transaction has and what
-//!   clients do not retry. (Kafka without a coordinator says NOT_ENOUGH_REPLICAS, which they retry
-//!   for ever.) A plain batch under a transactional id is appended, as in Kafka.
+//! * A transactional batch without a transactional id fails the whole request with
+//!   TRANSACTIONAL_ID_AUTHORIZATION_FAILED, as in Kafka. With one, the coordinator has to vouch for what
+//!   opens a transaction in a partition (produce_transactions.rs) before the order is fixed. A plain
+//!   batch under a transactional id is appended, as in Kafka.
 //!
 //! With acks=0 there is no answer; an error closes the connection, as in Kafka.
 
@@ -26,6 +25,7 @@ use super::call::{Call, Handled, Refused, Started, check_count, duration_ms, set
 use super::dispatch::Api;
 use super::endpoint::endpoints;
 use super::error_mapping::{partition_code, partition_message};
+use super::produce_transactions;
 use super::topic_rules::TopicRules;
 use crate::cluster::image::{MetadataImage, TopicImage};
 use crate::cluster::topic_name;
@@ -50,6 +50,8 @@ use crate::wire::record_batch::{BatchHeader, TimestampType};
 const ZSTD_FROM: i16 = 7;
 /// First version that tells the leader with NOT_LEADER_OR_FOLLOWER.
 const LEADER_FROM: i16 = 10;
+/// First version of clients whose epochs grow with every transaction.
+const BUMPS_EPOCHS_FROM: i16 = 12;
 /// First version that names topics by id.
 const TOPIC_ID_FROM: i16 = 13;
 /// Bytes validated before others on this core get a turn.
@@ -57,14 +59,14 @@ const TURN_BYTES: usize = 256 << 10;
 
 /// Why a partition is not appended to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Refusal {
-    code: ErrorCode,
-    message: Option<String>,
-    record_errors: Vec<RecordError>,
+pub(super) struct Refusal {
+    pub(super) code: ErrorCode,
+    pub(super) message: Option<String>,
+    pub(super) record_errors: Vec<RecordError>,
 }
 
 impl Refusal {
-    fn of(code: ErrorCode) -> Refusal {
+    pub(super) fn of(code: ErrorCode) -> Refusal {
         Refusal {
             code,
             message: None,
@@ -72,7 +74,7 @@ impl Refusal {
         }
     }
 
-    fn with(code: ErrorCode, message: &str) -> Refusal {
+    pub(super) fn with(code: ErrorCode, message: &str) -> Refusal {
         Refusal {
             message: Some(message.to_string()),
             ..Refusal::of(code)
@@ -93,25 +95,25 @@ impl From<Rejection> for Refusal {
 
 /// What becomes of a partition.
 #[derive(Debug)]
-struct PlannedPartition {
-    index: i32,
+pub(super) struct PlannedPartition {
+    pub(super) index: i32,
     /// When appended: the time all its records get, or -1.
-    outcome: Result<i64, Refusal>,
+    pub(super) outcome: Result<i64, Refusal>,
 }
 
 /// A topic of the request.
 #[derive(Debug)]
-struct PlannedTopic {
-    name: Arc<str>,
+pub(super) struct PlannedTopic {
+    pub(super) name: Arc<str>,
     id: Uuid,
-    partitions: Vec<PlannedPartition>,
+    pub(super) partitions: Vec<PlannedPartition>,
 }
 
 /// A request after validation: the parts are those of the partitions that are not refused, in order.
 #[derive(Debug, Default)]
-struct Plan {
-    topics: Vec<PlannedTopic>,
-    parts: Vec<AppendPart>,
+pub(super) struct Plan {
+    pub(super) topics: Vec<PlannedTopic>,
+    pub(super) parts: Vec<AppendPart>,
 }
 
 /// What a request is planned on.
@@ -157,8 +159,12 @@ async fn prepare(api: &Api, call: &Call) -> Result<Prepared, Refused> {
         version: call.version,
         now_ms: clock::wall_ms(),
     };
+    let mut plan = ground.plan(&request).await;
+    if let Some(transactional_id) = &request.transactional_id {
+        produce_transactions::verify(api, &mut plan, transactional_id, call.version).await;
+    }
     Ok(Prepared {
-        plan: ground.plan(&request).await,
+        plan,
         acks: request.acks,
         timeout_ms: duration_ms(request.timeout_ms),
         image: image.clone(),
@@ -289,10 +295,6 @@ impl Ground<'_> {
         };
         let records = data.records.bytes().unwrap_or_default();
         let batch = validate(records, &rules, self.now_ms)?;
-        if batch.header.attributes.is_transactional() {
-            let message = "Transactions are not served by this broker";
-            return Err(Refusal::with(ErrorCode::InvalidTxnState, message));
-        }
         let log_append_time_ms = match rules.timestamp_type {
             TimestampType::CreateTime => -1,
             TimestampType::LogAppendTime => self.now_ms,
@@ -301,6 +303,8 @@ impl Ground<'_> {
             log,
             header: batch.header,
             payload: payload(self.frame, batch.payload),
+            guard: None,
+            bumps_epochs: self.version >= BUMPS_EPOCHS_FROM,
         };
         Ok((part, log_append_time_ms))
     }
@@ -662,12 +666,28 @@ mod tests {
     }
 
     #[test]
-    fn transactional_batches_are_refused_with_or_without_an_id() {
+    fn transactional_batches_need_an_id_for_the_whole_request() {
         let (plain, transactional) = (plain(), transactional());
         let mut request = request(&[("t", 0, &transactional), ("t", 1, &plain)]);
         assert_eq!(planned(&request, 9).0, [53, 53]);
         request.transactional_id = Some("x".into());
-        assert_eq!(planned(&request, 9), (vec![48, 0], 1));
+        assert_eq!(planned(&request, 9), (vec![0, 0], 2));
+        let bumps = |version| planned_on(&image(&[]), &request, version).parts[0].bumps_epochs;
+        assert!(!bumps(11) && bumps(12));
+    }
+
+    #[test]
+    fn clients_write_no_control_batches() {
+        let control = batch(BatchOptions {
+            producer_id: 4,
+            producer_epoch: 0,
+            is_transactional: true,
+            is_control: true,
+            ..BatchOptions::default()
+        });
+        let mut request = request(&[("t", 0, &control)]);
+        request.transactional_id = Some("x".into());
+        assert_eq!(planned(&request, 12).0, [87]);
     }
 
     #[test]

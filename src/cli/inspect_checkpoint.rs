@@ -120,7 +120,9 @@ fn list_logs(
         print(out, &row(&COLUMNS.map(str::to_owned), &WIDTHS))?;
     }
     for _ in 0..head.logs {
-        let log = window.decode(&mut position, MOST_LOG_BYTES, decode_log)?;
+        let log = window.decode(&mut position, MOST_LOG_BYTES, |fields| {
+            decode_log(fields, head.has_transactions)
+        })?;
         match output {
             OutputFormat::Json => print(out, &log_json(&log).to_string())?,
             OutputFormat::Table => print(out, &log_text(&log))?,
@@ -223,6 +225,8 @@ fn log_json(log: &LogImage) -> Value {
         "segments": log.segments.iter().map(segment).collect::<Vec<_>>(),
         "leader_epochs": epochs.collect::<Vec<_>>(),
         "producers": log.producers.len(),
+        "open_transactions": log.transactions.open_count(),
+        "aborted_transactions": log.transactions.aborted().len(),
         "damage": log.damage,
     })
 }

@@ -123,6 +123,9 @@ impl ClassicGroup {
         group.generation = value.generation;
         group.protocol = value.protocol.as_deref().map(Box::from);
         for stored in &value.members {
+            if group.members.contains_key(&*stored.member_id) {
+                continue;
+            }
             let member = member_of(stored, value.protocol.as_deref().unwrap_or(""));
             group.insert(stored.member_id.as_ref().into(), member);
         }

@@ -294,6 +294,7 @@ impl GroupShard {
             }
             let old = partitions
                 .iter()
+                .rev()
                 .filter(|entry| rule.has_expired(&entry.1, context.wall_ms, retention_ms))
                 .filter(|entry| !self.offsets.is_pending(id, topic, entry.0));
             expired.extend(old.map(|entry| (topic.into(), entry.0)));
@@ -349,5 +350,141 @@ impl ExpiryRule {
             Some(expire_ms) => wall_ms >= expire_ms,
             None => wall_ms.saturating_sub(base_ms) >= retention_ms,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::coordinator::context::Client;
+    use crate::coordinator::group_request::GroupRequest;
+    use crate::coordinator::group_world::{Entry, World};
+    use crate::coordinator::scenario_requests::{Arguments, with_request};
+
+    const PARTITIONS: i32 = 6_000;
+
+    /// Commits offsets for all partitions of the topic, in several requests.
+    fn commit_all(world: &mut World, group: &str, topic: &str) {
+        for first in (0..PARTITIONS).step_by(1_000) {
+            let offsets = (first..first + 1_000).map(|partition| format!("{topic}/{partition}=1"));
+            let offsets = offsets.collect::<Vec<_>>().join(",");
+            let arguments = Arguments::parse(&[group, &format!("offsets={offsets}")]);
+            with_request("commit", &arguments, |request| {
+                world.ask(client(), Ticket(0), request);
+            });
+        }
+    }
+
+    fn client() -> Client<'static> {
+        Client {
+            id: "A",
+            host: "/127.0.0.1",
+            version: 9,
+        }
+    }
+
+    fn world() -> World {
+        let mut world = World::new();
+        let name = "t".repeat(200);
+        world.topics.0.insert(name.clone(), (PARTITIONS, 1));
+        commit_all(&mut world, "g", &name);
+        world
+    }
+
+    /// Lets the shard work until it has nothing to do, and gives the answers.
+    fn finish(world: &mut World, first: Effects<GroupAnswer>) -> Vec<(Ticket, GroupAnswer)> {
+        let mut answers = Vec::new();
+        let mut calls = 0;
+        let mut effects = first;
+        loop {
+            let bytes: usize = effects.records.iter().map(record_bytes).sum();
+            assert!(bytes <= CALL_BYTES_MAX + 1_000, "{bytes} bytes in one call");
+            answers.extend(effects.answers);
+            calls += 1;
+            if world.shard.next_due_ms() != Some(0) {
+                break;
+            }
+            effects = world.call(Client::default(), GroupShard::tick);
+        }
+        assert!(calls > 1, "all at once");
+        answers
+    }
+
+    #[test]
+    fn a_large_group_is_deleted_in_steps_and_answered_at_the_end() {
+        let mut world = world();
+        let effects = world.ask(client(), Ticket(1), GroupRequest::DeleteGroup("g"));
+        assert!(effects.answers.is_empty());
+        let answers = finish(&mut world, effects);
+        assert_eq!(answers, [(Ticket(1), GroupAnswer::DeleteGroup(0))]);
+        assert_eq!(world.shard.counts(), Default::default());
+        let Some(Entry::Record(last, _)) = world.log.last() else {
+            panic!("nothing was written");
+        };
+        assert_eq!(*last, group_tombstone("g"));
+    }
+
+    #[test]
+    fn a_group_that_gets_members_while_it_is_deleted_stays() {
+        let mut world = world();
+        let first = world.ask(client(), Ticket(1), GroupRequest::DeleteGroup("g"));
+        let arguments = Arguments::parse(&["g", "instance=i"]);
+        with_request("join", &arguments, |request| {
+            world.ask(client(), Ticket(2), request)
+        });
+        assert!(first.answers.is_empty());
+        let left = world.call(Client::default(), GroupShard::tick);
+        let refused = GroupAnswer::DeleteGroup(ErrorCode::NonEmptyGroup.code());
+        assert_eq!(left.answers, [(Ticket(1), refused)]);
+        assert_eq!(world.shard.counts().members, 1);
+    }
+
+    #[test]
+    fn offsets_of_a_deleted_topic_go_in_steps_and_those_of_its_successor_stay() {
+        let mut world = world();
+        let name = "t".repeat(200);
+        let names = [name.clone()];
+        let first = world.call(Client::default(), |shard, context, effects| {
+            shard.topics_deleted(context, &names, effects);
+        });
+        let arguments = Arguments::parse(&["g", &format!("offsets={name}/0=7")]);
+        with_request("commit", &arguments, |request| {
+            world.ask(client(), Ticket(2), request);
+        });
+        finish(&mut world, first);
+        assert_eq!(world.shard.counts().offsets, 1);
+        let kept = world.shard.offsets.get("g", &name, 0);
+        assert_eq!(kept.map(|kept| kept.offset), Some(7));
+    }
+
+    #[test]
+    fn many_expired_offsets_go_in_steps() {
+        let mut world = world();
+        world.groups.offsets_retention_ms = 1_000;
+        world.now_ms = 600_000;
+        let first = world.call(Client::default(), GroupShard::tick);
+        finish(&mut world, first);
+        assert_eq!(world.shard.counts(), Default::default());
+    }
+
+    #[test]
+    fn a_commit_that_fits_no_batch_is_refused_as_a_whole() {
+        let mut world = world();
+        let name = "t".repeat(200);
+        let offsets = (0..PARTITIONS).map(|partition| format!("{name}/{partition}=9"));
+        let offsets = offsets.collect::<Vec<_>>().join(",");
+        let arguments = Arguments::parse(&["g", &format!("offsets={offsets}")]);
+        let effects = with_request("commit", &arguments, |request| {
+            world.ask(client(), Ticket(1), request)
+        });
+        assert!(effects.records.is_empty());
+        let [(_, GroupAnswer::OffsetCommit(answer))] = &effects.answers[..] else {
+            panic!("{:?}", effects.answers.len());
+        };
+        let mut partitions = answer.topics.iter().flat_map(|topic| &topic.partitions);
+        let refused = ErrorCode::InvalidCommitOffsetSize.code();
+        assert!(partitions.all(|partition| partition.error_code == refused));
+        let kept = world.shard.offsets.get("g", &name, 0);
+        assert_eq!(kept.map(|kept| kept.offset), Some(1));
     }
 }

@@ -13,9 +13,9 @@
 //! lost, and a read tells only what is durable. When a batch is refused the host throws the shard
 //! away and loads it again from its log; clients are told to find their coordinator again.
 //!
-//! What the log holds changes by `replay` alone: a function that decides replays what it emits. The
-//! rest of a state (members that wait, sessions, timers) is not in the log and begins anew after a
-//! load.
+//! What the log holds and what a shard holds change together: a function that decides does to its
+//! state what `replay` will do with the records it emits. The rest of a state (members that wait,
+//! sessions, timers) is not in the log and begins anew after a load.
 //!
 //! *Architecture Invariant*: a shard rebuilt by replaying its log equals the one that wrote it, but
 //! for what is not in the log.
@@ -45,13 +45,23 @@ pub mod context;
 pub mod effects;
 mod group_admin;
 mod group_chores;
+#[cfg(test)]
+mod group_property_test;
 mod group_records;
 pub mod group_request;
 pub mod group_shard;
 mod group_turn;
+#[cfg(test)]
+mod group_world;
 mod offset_fetching;
 mod offset_requests;
 mod offset_table;
+#[cfg(test)]
+mod scenario_answers;
+#[cfg(test)]
+mod scenario_requests;
+#[cfg(test)]
+mod scenario_test;
 pub mod shard;
 pub mod timers;
 pub mod transaction;

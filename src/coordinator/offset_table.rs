@@ -77,7 +77,7 @@ struct GroupOffsets {
 type Pending = BTreeMap<Arc<str>, BTreeMap<Place, CommittedOffset>>;
 
 /// See the head of this file.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 pub(super) struct OffsetTable {
     groups: BTreeMap<Arc<str>, GroupOffsets>,
     pending: BTreeMap<i64, Pending>,
@@ -266,13 +266,18 @@ impl OffsetTable {
         topics.map(|(topic, partitions)| (&**topic, &**partitions))
     }
 
-    /// Some partitions with a committed or a pending offset, at most `max`.
+    /// Some partitions with a committed or a pending offset, at most `max`, the last of a topic
+    /// first.
     pub(super) fn places(&self, group: &str, max: usize) -> Vec<Place> {
         let Some(offsets) = self.groups.get(group) else {
             return Vec::new();
         };
         let committed = offsets.committed.iter().flat_map(|(topic, partitions)| {
-            partitions.iter().map(|entry| (topic.clone(), entry.0))
+            // From the end, where taking away is cheap.
+            partitions
+                .iter()
+                .rev()
+                .map(|entry| (topic.clone(), entry.0))
         });
         let open = offsets.open.iter().flat_map(|(topic, partitions)| {
             partitions
@@ -287,7 +292,7 @@ impl OffsetTable {
     }
 
     /// Partitions of a topic with a committed or a pending offset that is not younger than
-    /// `sequence`.
+    /// `sequence`, the last first.
     pub(super) fn places_of_topic(&self, group: &str, topic: &str, sequence: u64) -> Vec<i32> {
         let Some(offsets) = self.groups.get(group) else {
             return Vec::new();
@@ -307,7 +312,7 @@ impl OffsetTable {
                 found.insert(*partition);
             }
         }
-        found.into_iter().collect()
+        found.into_iter().rev().collect()
     }
 
     /// Groups with offsets from `after` on, ascending.
@@ -386,9 +391,9 @@ mod tests {
         let mark = table.sequence();
         table.put(&group, "t", 2, &value(1));
         let all = table.places("g", 10);
-        assert_eq!(all, [("t".into(), 0), ("t".into(), 2), ("t".into(), 1)]);
+        assert_eq!(all, [("t".into(), 2), ("t".into(), 0), ("t".into(), 1)]);
         assert_eq!(table.places("g", 1).len(), 1);
-        assert_eq!(table.places_of_topic("g", "t", mark), [0, 1]);
+        assert_eq!(table.places_of_topic("g", "t", mark), [1, 0]);
         assert_eq!(table.groups_after(None).count(), 1);
         assert_eq!(table.groups_after(Some(&group)).count(), 0);
     }

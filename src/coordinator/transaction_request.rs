@@ -136,4 +136,6 @@ pub struct MarkerJob {
     pub commit: bool,
     /// Where.
     pub partitions: Partitions,
+    /// What the client speaks: whether the epoch was raised for the markers.
+    pub protocol: ClientProtocol,
 }

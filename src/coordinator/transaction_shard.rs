@@ -395,5 +395,6 @@ fn job(id: &str, transaction: &Transaction) -> MarkerJob {
         producer: transaction.producer,
         commit: transaction.state == TransactionState::PrepareCommit,
         partitions: transaction.partitions.clone(),
+        protocol: transaction.protocol,
     }
 }

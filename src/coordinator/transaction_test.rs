@@ -415,6 +415,7 @@ fn a_new_coordinator_writes_the_markers_again_and_forgets_nothing() {
             producer,
             commit: true,
             partitions: partitions("a"),
+            protocol: ClientProtocol::V1,
         };
         shard.markers_written(&job, effects);
         shard.complete(context, &job, effects);

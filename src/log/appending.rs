@@ -13,6 +13,7 @@ use super::index::SparseIndex;
 use super::partition_log::{Appended, LogError, LogSettings, LogState, PartitionLog, Unflushed};
 use super::position::{AppendedBytes, BytePosition, LeaderEpoch, LogId, Offset, SegmentId};
 use super::segment::{Segment, segment_file_name};
+use super::transaction_marker::TransactionMarker;
 use crate::runtime::buffer::{AppendBuf, BLOCK_BYTES};
 use crate::runtime::disk::{File, Placement};
 use crate::runtime::executor::{Queue, spawn};
@@ -81,6 +82,8 @@ impl PartitionLog {
             payload.len()
         );
         self.touched.set(true);
+        let marker = TransactionMarker::parse(header, payload);
+        let marker = marker.expect("no client writes markers, and ours are whole");
         let mut state = self.state.borrow_mut();
         let base_offset = state.end;
         if state.epochs.begin(epoch, base_offset) {
@@ -94,15 +97,12 @@ impl PartitionLog {
         let placed = header.placed(base_offset.0, epoch.0);
         let next = Offset(base_offset.0 + i64::from(header.last_offset_delta) + 1);
         let opened = state.copy(&[&placed, payload], &self.cache);
-        state.note(
-            header,
-            base_offset,
-            size_bytes,
-            self.settings().producers_max,
-        );
+        let producers_max = self.settings().producers_max;
+        state.note_producer(header, base_offset, marker.as_ref(), producers_max);
+        state.note(header, base_offset, size_bytes);
         let appended = AppendedBytes(state.appended.0 + size_bytes as u64);
         state.appended = appended;
-        let append = state.entry(self.id, &self.mark, size_bytes);
+        let append = state.entry(self.id, &self.mark, size_bytes, marker.is_some());
         let segment = append.segment;
         let end_position = state.active().size;
         state.unflushed.push_back(Unflushed {
@@ -404,16 +404,22 @@ impl LogState {
         opened
     }
 
-    /// Notes a batch of `size` bytes just copied to the end of the active segment.
-    fn note(
+    /// Notes what a batch says of its producer and its transaction.
+    fn note_producer(
         &mut self,
         header: &BatchHeader,
         base_offset: Offset,
-        size: usize,
+        marker: Option<&TransactionMarker>,
         producers_max: usize,
     ) {
-        self.producers.remember(header, base_offset);
+        let transactions = &mut self.transactions;
+        let completed = transactions.note(&mut self.producers, header, base_offset, marker);
+        self.completing.extend(completed);
         self.producers.forget_down_to(producers_max);
+    }
+
+    /// Notes a batch of `size` bytes just copied to the end of the active segment.
+    fn note(&mut self, header: &BatchHeader, base_offset: Offset, size: usize) {
         let active = self.active_mut();
         let position = active.size - size as u64;
         let before_ms = active.largest_timestamp_ms;
@@ -427,8 +433,15 @@ impl LogState {
     }
 
     /// The entry for the last `length` bytes of the active segment; it begins at the block's
-    /// boundary if the log was checkpointed since the last one.
-    fn entry(&mut self, log: LogId, mark: &Rc<FlushMark>, length: usize) -> PendingAppend {
+    /// boundary if the log was checkpointed since the last one. Markers always travel in the journal:
+    /// recovery reads what they say.
+    fn entry(
+        &mut self,
+        log: LogId,
+        mark: &Rc<FlushMark>,
+        length: usize,
+        is_marker: bool,
+    ) -> PendingAppend {
         let rebase = std::mem::replace(&mut self.rebase, false);
         let overwrite_after = if rebase {
             self.image_at = self.appended;
@@ -450,7 +463,8 @@ impl LogState {
             at += slice.len() as u64;
             bytes.push(slice);
         }
-        let file = active.file.as_ref().filter(|_| active.allocated > 0);
+        let is_direct = active.allocated > 0 && !is_marker;
+        let file = active.file.as_ref().filter(|_| is_direct);
         PendingAppend {
             log,
             segment: active.id,

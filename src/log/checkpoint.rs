@@ -2,13 +2,14 @@
 //!
 //! # Format (little-endian), `checkpoint/<generation>-<core>.checkpoint`
 //! ```text
-//!  0  magic 8 "PLOGCKP2" | generation 8 | core 2 | epoch 16
+//!  0  magic 8 "PLOGCKP3" | generation 8 | core 2 | epoch 16
 //! 34  covered sequence 8 | journal file 8 | position 8 | closed 1 | log count 4
 //! 63  per log: topic id 16 | partition 4 | directory (length 2, text) | damage (length 2, text)
 //!     start 8 | end 8 | compaction's progress 24 (compaction.rs) | segment count 4
 //!     per segment: id 8 | base offset 8 | size 8 | largest timestamp 8 | first timestamp 8
 //!                  flags 1 (1 sealed, 2 index follows) | index (see index.rs)
 //!     leader epochs (leader_epochs.rs) | producers (producer_state.rs)
+//!     transactions (transactions.rs), not in "PLOGCKP2", which is read too
 //!     checksum 4 (CRC-32C of everything before)
 //! ```
 //! `checkpoint/current`
@@ -27,8 +28,11 @@ use super::partition_log::LogImage;
 use super::position::{LogId, Offset, SegmentId};
 use super::producer_state::ProducerState;
 use super::segment::SegmentImage;
+use super::transactions::Transactions;
 
-const MAGIC: [u8; 8] = *b"PLOGCKP2";
+const MAGIC: [u8; 8] = *b"PLOGCKP3";
+/// Of a checkpoint without transactions.
+const PLAIN_MAGIC: [u8; 8] = *b"PLOGCKP2";
 const CURRENT_MAGIC: [u8; 8] = *b"PLOGCUR1";
 const SEALED: u8 = 1;
 const INDEXED: u8 = 2;
@@ -94,7 +98,7 @@ impl Checkpoint {
         let head = CheckpointHead::decode(&mut fields)?;
         let mut logs = Vec::new();
         for _ in 0..head.logs {
-            logs.push(decode_log(&mut fields)?);
+            logs.push(decode_log(&mut fields, head.has_transactions)?);
         }
         if fields.remaining() > 0 {
             return Err(Malformed(fields.position()));
@@ -128,13 +132,20 @@ pub struct CheckpointHead {
     pub closed: bool,
     /// How many logs follow.
     pub logs: u32,
+    /// Whether the logs tell of transactions.
+    pub has_transactions: bool,
 }
 
 impl CheckpointHead {
     /// Reads the beginning of a file.
     pub fn decode(fields: &mut Fields<'_>) -> Result<CheckpointHead, Malformed> {
-        magic(fields, MAGIC)?;
+        let found: [u8; 8] = fields.array()?;
+        let has_transactions = found == MAGIC;
+        if !has_transactions && found != PLAIN_MAGIC {
+            return Err(Malformed(fields.position() - found.len()));
+        }
         Ok(CheckpointHead {
+            has_transactions,
             generation: fields.u64()?,
             core: fields.i16()?.cast_unsigned(),
             epoch: Epoch(fields.array()?),
@@ -195,10 +206,12 @@ fn encode_log(log: &LogImage, bytes: &mut Vec<u8>) {
     }
     log.epochs.encode(bytes);
     log.producers.encode(bytes);
+    log.producers.encode_transactional(bytes);
+    log.transactions.encode(bytes);
 }
 
-/// Reads the next log of a checkpoint.
-pub fn decode_log(fields: &mut Fields<'_>) -> Result<LogImage, Malformed> {
+/// Reads the next log of a checkpoint, with its transactions if it tells of them.
+pub fn decode_log(fields: &mut Fields<'_>, has_transactions: bool) -> Result<LogImage, Malformed> {
     let id = LogId {
         topic: fields.array()?,
         partition: fields.u32()?,
@@ -228,7 +241,12 @@ pub fn decode_log(fields: &mut Fields<'_>) -> Result<LogImage, Malformed> {
         });
     }
     let epochs = LeaderEpochs::decode(fields)?;
-    let producers = ProducerState::decode(fields)?;
+    let mut producers = ProducerState::decode(fields)?;
+    let mut transactions = Transactions::default();
+    if has_transactions {
+        producers.decode_transactional(fields)?;
+        transactions = Transactions::decode(fields, &producers)?;
+    }
     Ok(LogImage {
         id,
         directory,
@@ -238,6 +256,7 @@ pub fn decode_log(fields: &mut Fields<'_>) -> Result<LogImage, Malformed> {
         segments,
         epochs,
         producers,
+        transactions,
         damage,
     })
 }

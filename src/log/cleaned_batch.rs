@@ -8,8 +8,10 @@
 
 use std::ops::Range;
 
+use super::cleaned_transactions::Fate;
 use super::offset_map::{MapFull, OffsetMap};
 use super::position::Offset;
+use super::transactions::AbortedRanges;
 use crate::wire::compression::{Codec, Compression};
 use crate::wire::record::{Record, Records};
 use crate::wire::record_batch::{
@@ -49,13 +51,6 @@ pub enum CleanedBatch {
     Gone,
 }
 
-/// Whether compaction may look into a batch. Markers of transactions, and data that a marker may
-/// call aborted, stay as they are and do not count: their rules come with transactions, and belong
-/// here.
-fn is_subject(header: &BatchHeader) -> bool {
-    !header.attributes.is_control() && !header.attributes.is_transactional()
-}
-
 /// Notes the keys of the records in the dirty range. Kafka: `Cleaner.buildOffsetMapForSegment`.
 ///
 /// # Errors
@@ -63,6 +58,7 @@ fn is_subject(header: &BatchHeader) -> bool {
 pub fn note_keys(
     batch: &BatchView<'_>,
     dirty: Range<Offset>,
+    aborted: &AbortedRanges,
     decompressed_max_bytes: usize,
     map: &mut OffsetMap,
 ) -> Result<Result<(), MapFull>, BatchError> {
@@ -70,7 +66,7 @@ pub fn note_keys(
     if header.last_offset() < dirty.start.0 || header.base_offset >= dirty.end.0 {
         return Ok(Ok(()));
     }
-    if is_subject(header) {
+    if !header.attributes.is_control() && !aborted.hold(header) {
         let payload = batch.plain_payload(decompressed_max_bytes)?;
         for record in Records::new(&payload, header.record_count) {
             let record = record?;
@@ -91,13 +87,20 @@ pub fn note_keys(
 ///
 /// # Errors
 /// When the batch is damaged.
-pub fn clean(batch: &BatchView<'_>, rules: &CleaningRules<'_>) -> Result<CleanedBatch, BatchError> {
+pub fn clean(
+    batch: &BatchView<'_>,
+    fate: Fate,
+    rules: &CleaningRules<'_>,
+) -> Result<CleanedBatch, BatchError> {
     let header = batch.header();
     if header.last_offset() < rules.start.0 {
         return Ok(CleanedBatch::Gone);
     }
-    if !is_subject(header) {
-        return Ok(CleanedBatch::Same);
+    match fate {
+        Fate::ByKeys => {}
+        Fate::Aborted => return Ok(rules.without_records(header)),
+        Fate::Needed => return Ok(CleanedBatch::Same),
+        Fate::Obsolete => return rules.without_marker(batch),
     }
     let payload = batch.plain_payload(rules.decompressed_max_bytes)?;
     let mut kept = Kept::default();
@@ -158,13 +161,33 @@ impl CleaningRules<'_> {
         is_latest && (record.value.is_some() || !outlived)
     }
 
-    /// A batch none of whose records stay.
-    fn without_records(&self, header: &BatchHeader) -> CleanedBatch {
+    /// Whether a batch stays whatever becomes of its records.
+    fn is_needed(&self, header: &BatchHeader) -> bool {
         let last = Offset(header.last_offset());
         let is_last_of_producer =
             header.has_producer_id() && (self.last_of_producer)(header.producer_id) == Some(last);
-        let ends_the_round = last.0 + 1 == self.round_end.0;
-        match is_last_of_producer || ends_the_round {
+        is_last_of_producer || last.0 + 1 == self.round_end.0
+    }
+
+    /// A marker that nobody needs any more but for the time of the delete horizon, which is stamped
+    /// into it first.
+    fn without_marker(&self, batch: &BatchView<'_>) -> Result<CleanedBatch, BatchError> {
+        let header = batch.header();
+        let is_stamped = header.attributes.has_delete_horizon();
+        if self.is_needed(header) || is_stamped && self.now_ms < header.base_timestamp {
+            return Ok(CleanedBatch::Same);
+        }
+        if is_stamped {
+            return Ok(CleanedBatch::Gone);
+        }
+        let payload = batch.plain_payload(self.decompressed_max_bytes)?;
+        let horizon_ms = self.now_ms.saturating_add(self.delete_retention_ms);
+        rebuild(header, &payload, Some(horizon_ms), |_| true).map(CleanedBatch::Rebuilt)
+    }
+
+    /// A batch none of whose records stay.
+    fn without_records(&self, header: &BatchHeader) -> CleanedBatch {
+        match self.is_needed(header) {
             true if header.record_count == 0 => CleanedBatch::Same,
             true => CleanedBatch::Rebuilt(empty(header)),
             false => CleanedBatch::Gone,
@@ -232,6 +255,8 @@ fn empty(header: &BatchHeader) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log::transaction_marker::TransactionMarker;
+    use crate::log::transactions::AbortedTransaction;
     use crate::wire::record::Header;
     use crate::wire::record_batch::Attributes;
 
@@ -292,7 +317,11 @@ mod tests {
     }
 
     fn cleaned_by(bytes: &[u8], rules: &CleaningRules<'_>) -> CleanedBatch {
-        let cleaned = clean(&BatchView::parse(bytes).unwrap(), rules).unwrap();
+        cleaned_as(Fate::ByKeys, bytes, rules)
+    }
+
+    fn cleaned_as(fate: Fate, bytes: &[u8], rules: &CleaningRules<'_>) -> CleanedBatch {
+        let cleaned = clean(&BatchView::parse(bytes).unwrap(), fate, rules).unwrap();
         if let CleanedBatch::Rebuilt(bytes) = &cleaned {
             let view = BatchView::parse(bytes).unwrap();
             assert_eq!(view.bytes().len(), bytes.len());
@@ -513,24 +542,95 @@ mod tests {
         assert_eq!(cleaned_by(&bytes, &starting_at(103)), CleanedBatch::Gone);
     }
 
+    fn aborted_at_100() -> AbortedRanges {
+        let aborted = AbortedTransaction {
+            producer_id: 7,
+            first_offset: Offset(90),
+            last_offset: Offset(110),
+            last_stable_offset: Offset(111),
+        };
+        AbortedRanges::new([aborted].iter())
+    }
+
+    fn transactional(producer_id: i64) -> BatchOptions {
+        BatchOptions {
+            is_transactional: true,
+            producer_id,
+            ..options()
+        }
+    }
+
     #[test]
-    fn markers_and_transactional_data_stay_and_do_not_count() {
-        for (is_transactional, is_control) in [(true, false), (true, true)] {
-            let options = BatchOptions {
-                is_transactional,
-                is_control,
-                producer_id: 7,
-                ..options()
-            };
+    fn keys_of_aborted_records_and_of_markers_do_not_count() {
+        let marker = BatchOptions {
+            is_control: true,
+            ..transactional(8)
+        };
+        for (options, counts) in [
+            (transactional(7), false),
+            (transactional(8), true),
+            (marker, false),
+        ] {
             let bytes = batch(options, &THREE);
-            let later = map(&[("a", 200), ("b", 201), ("c", 202)], 300);
-            assert_eq!(cleaned(&bytes, &later), CleanedBatch::Same);
-            let mut map = OffsetMap::new(100, 1 << 16, [5, 6]);
             let view = BatchView::parse(&bytes).unwrap();
-            assert_eq!(note_keys(&view, ALL, LIMIT_BYTES, &mut map), Ok(Ok(())));
-            assert!(map.is_empty());
+            let mut map = OffsetMap::new(100, 1 << 16, [5, 6]);
+            let noted = note_keys(&view, ALL, &aborted_at_100(), LIMIT_BYTES, &mut map);
+            assert_eq!(noted, Ok(Ok(())));
+            assert_eq!(map.get(b"a").is_some(), counts);
             assert_eq!(map.end(), Offset(103));
         }
+    }
+
+    #[test]
+    fn aborted_records_go_and_committed_ones_are_judged_by_their_keys() {
+        let bytes = batch(transactional(7), &THREE);
+        let latest = map(&[("a", 100), ("b", 101), ("c", 102)], 300);
+        assert_eq!(cleaned(&bytes, &latest), CleanedBatch::Same);
+        let rules_of = |last| rules(&latest, last);
+        let gone = cleaned_as(Fate::Aborted, &bytes, &rules_of(&|_| None));
+        assert_eq!(gone, CleanedBatch::Gone);
+        let is_last = |id: i64| (id == 7).then_some(Offset(102));
+        let empty = rebuilt(cleaned_as(Fate::Aborted, &bytes, &rules_of(&is_last)));
+        let header = BatchHeader::parse(&empty).unwrap();
+        assert_eq!((header.record_count, header.last_offset()), (0, 102));
+        assert!(header.attributes.is_transactional());
+    }
+
+    #[test]
+    fn a_marker_goes_when_its_horizon_has_passed_unless_it_is_needed() {
+        let marker = TransactionMarker {
+            producer_id: 7,
+            producer_epoch: 2,
+            coordinator_epoch: 5,
+            commit: false,
+        };
+        let bytes = marker.batch(500);
+        let empty_map = map(&[], 300);
+        let at = |now_ms| CleaningRules {
+            now_ms,
+            ..rules(&empty_map, &|_| None)
+        };
+        let needed = cleaned_as(Fate::Needed, &bytes, &at(i64::MAX));
+        assert_eq!(needed, CleanedBatch::Same);
+        let stamped = rebuilt(cleaned_as(Fate::Obsolete, &bytes, &at(NOW_MS)));
+        let view = BatchView::parse(&stamped).unwrap();
+        assert!(view.header().attributes.has_delete_horizon());
+        assert_eq!(view.header().max_timestamp, 500);
+        let parsed = TransactionMarker::parse(view.header(), view.payload());
+        assert_eq!(parsed, Ok(Some(marker)), "it says the same");
+        let judged = |now_ms| cleaned_as(Fate::Obsolete, &stamped, &at(now_ms));
+        assert_eq!(judged(NOW_MS + 999), CleanedBatch::Same);
+        assert_eq!(judged(NOW_MS + 1000), CleanedBatch::Gone);
+        let is_last = |id: i64| (id == 7).then_some(Offset(0));
+        let last = CleaningRules {
+            now_ms: i64::MAX,
+            ..rules(&empty_map, &is_last)
+        };
+        assert_eq!(
+            cleaned_as(Fate::Obsolete, &stamped, &last),
+            CleanedBatch::Same,
+            "it tells the producer's epoch"
+        );
     }
 
     #[test]
@@ -539,13 +639,28 @@ mod tests {
         let view = BatchView::parse(&bytes).unwrap();
         let mut map = OffsetMap::new(100, 1 << 16, [5, 6]);
         assert_eq!(
-            note_keys(&view, Offset(101)..Offset(200), LIMIT_BYTES, &mut map),
+            note_keys(
+                &view,
+                Offset(101)..Offset(200),
+                &AbortedRanges::default(),
+                LIMIT_BYTES,
+                &mut map
+            ),
             Ok(Ok(()))
         );
         assert_eq!((map.get(b"a"), map.get(b"c")), (None, Some(Offset(102))));
         let mut map = OffsetMap::new(100, 1 << 16, [5, 6]);
         let dirty = Offset(0)..Offset(102);
-        assert_eq!(note_keys(&view, dirty, LIMIT_BYTES, &mut map), Ok(Ok(())));
+        assert_eq!(
+            note_keys(
+                &view,
+                dirty,
+                &AbortedRanges::default(),
+                LIMIT_BYTES,
+                &mut map
+            ),
+            Ok(Ok(()))
+        );
         assert_eq!((map.get(b"b"), map.get(b"c")), (Some(Offset(101)), None));
         assert_eq!(map.end(), Offset(102), "the range ends within the batch");
         let many: Vec<String> = (0..60).map(|key| key.to_string()).collect();
@@ -557,7 +672,13 @@ mod tests {
         let bytes = builder.finish();
         let view = BatchView::parse(&bytes).unwrap();
         assert_eq!(
-            note_keys(&view, ALL, LIMIT_BYTES, &mut full),
+            note_keys(
+                &view,
+                ALL,
+                &AbortedRanges::default(),
+                LIMIT_BYTES,
+                &mut full
+            ),
             Ok(Err(MapFull))
         );
         assert_eq!(full.end(), Offset(148), "64 slots take 48 keys");
@@ -578,18 +699,18 @@ mod tests {
             ..rules(&map, &|_| None)
         };
         assert!(matches!(
-            clean(&view, &tight),
+            clean(&view, Fate::ByKeys, &tight),
             Err(BatchError::Decompression(_))
         ));
         let mut wrong = batch(super::tests::options(), &THREE);
         wrong[57..61].copy_from_slice(&2i32.to_be_bytes());
         let view = BatchView::parse(&wrong).unwrap();
-        assert!(clean(&view, &rules(&map, &|_| None)).is_err());
+        assert!(clean(&view, Fate::ByKeys, &rules(&map, &|_| None)).is_err());
         let mut short = batch(super::tests::options(), &THREE);
         short[23..27].copy_from_slice(&1i32.to_be_bytes());
         let view = BatchView::parse(&short).unwrap();
         assert!(matches!(
-            clean(&view, &rules(&map, &|_| None)),
+            clean(&view, Fate::ByKeys, &rules(&map, &|_| None)),
             Err(BatchError::BadRecord(_))
         ));
     }

@@ -15,6 +15,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::cleaned_batch::{CleanedBatch, CleaningRules, clean, note_keys};
+use super::cleaned_transactions::{CleanedTransactions, Fate};
 use super::cleaner::Cleaner;
 use super::compaction::{
     CompactionOutlook, CompactionPlan, CompactionProgress, CompactionRun, CompactionSettings,
@@ -29,6 +30,7 @@ use super::segment::{Segment, index_file_name, segment_file_name};
 use super::segment_scan::{CleanedFile, ScanError, SegmentScan};
 use super::small_file;
 use super::swap::{Swap, cleaned_file_name, is_cleaned_file};
+use super::transactions::AbortedRanges;
 use crate::runtime::breach::{Breach, is_planted};
 use crate::runtime::clock;
 use crate::runtime::disk;
@@ -101,6 +103,14 @@ impl CompactionState {
         self.settled.set(number);
         self.changed.raise();
     }
+}
+
+/// What the groups of a run have in common.
+#[derive(Clone, Copy)]
+struct GroupWork<'a> {
+    map: &'a OffsetMap,
+    plan: &'a CompactionPlan,
+    cleaner: &'a Cleaner,
 }
 
 /// A swap whose entry was recorded.
@@ -181,6 +191,8 @@ impl PartitionLog {
         if self.uncleanable().is_some() || self.healthy().is_err() {
             return None;
         }
+        // What may yet be undone is not cleaned, be it by an open transaction or by a power cut.
+        let high_watermark = self.last_stable_offset(high_watermark.min(self.flushed_offset()));
         let state = self.state.borrow();
         let bounds = LogBounds {
             start: state.start,
@@ -256,7 +268,12 @@ impl PartitionLog {
             return Ok(false);
         };
         self.sweep().await?;
-        let map = self.note_dirty_keys(&plan, cleaner).await?;
+        let mut transactions = self.with_transactions(|transactions| {
+            CleanedTransactions::new(transactions, plan.from == Offset(0))
+        });
+        let map = self
+            .note_dirty_keys(&plan, &transactions.aborted, cleaner)
+            .await?;
         let end = map.end().min(plan.end);
         if end <= plan.first_dirty {
             // The segments went away meanwhile.
@@ -281,7 +298,12 @@ impl PartitionLog {
                     run: None,
                 },
             };
-            self.compact_group(&segments[group.clone()], progress, &map, &plan, cleaner)
+            let work = GroupWork {
+                map: &map,
+                plan: &plan,
+                cleaner,
+            };
+            self.compact_group(&segments[group.clone()], progress, &work, &mut transactions)
                 .await?;
         }
         // As the last swap recorded, unless there was nothing left to swap.
@@ -322,6 +344,7 @@ impl PartitionLog {
     async fn note_dirty_keys(
         &self,
         plan: &CompactionPlan,
+        aborted: &AbortedRanges,
         cleaner: &Cleaner,
     ) -> Result<OffsetMap, CompactionError> {
         let records = (plan.end.0 - plan.first_dirty.0).cast_unsigned();
@@ -340,7 +363,7 @@ impl PartitionLog {
             while let Some(bytes) = self.next_batch(&mut scan, cleaner).await? {
                 let noted = BatchView::parse(&bytes).and_then(|batch| {
                     let limit = cleaner.decompressed_max_bytes;
-                    note_keys(&batch, dirty.clone(), limit, &mut map)
+                    note_keys(&batch, dirty.clone(), aborted, limit, &mut map)
                 });
                 let noted = noted.map_err(|error| scan.damaged(&error));
                 if noted.map_err(|error| self.unreadable(error))?.is_err() {
@@ -360,9 +383,8 @@ impl PartitionLog {
         &self,
         group: &[SegmentOutline],
         progress: CompactionProgress,
-        map: &OffsetMap,
-        plan: &CompactionPlan,
-        cleaner: &Cleaner,
+        work: &GroupWork<'_>,
+        transactions: &mut CleanedTransactions,
     ) -> Result<(), CompactionError> {
         let segment = SegmentId(random_u64());
         let base_offset = group[0].base_offset;
@@ -378,7 +400,7 @@ impl PartitionLog {
         self.still_compacted()?;
         let created = CleanedFile::create(&path, index).await;
         let mut file = created.map_err(|error| self.compaction_failed("creating", &error))?;
-        let written = self.write_group(group, map, plan, cleaner, &mut file).await;
+        let written = self.write_group(group, work, transactions, &mut file).await;
         if is_planted(Breach::SwapBeforeEntry) && written.is_ok() {
             let named = self.name_swapped(base_offset, segment).await;
             named.map_err(|error| self.compaction_failed("naming", &error))?;
@@ -393,6 +415,7 @@ impl PartitionLog {
                 first_timestamp_ms: file.first_timestamp_ms(),
                 progress,
                 old: group.iter().map(|old| old.id).collect(),
+                markers: transactions.take_dropped(),
             };
             self.record_swap(swap, file)
         });
@@ -408,11 +431,11 @@ impl PartitionLog {
     async fn write_group(
         &self,
         group: &[SegmentOutline],
-        map: &OffsetMap,
-        plan: &CompactionPlan,
-        cleaner: &Cleaner,
+        work: &GroupWork<'_>,
+        transactions: &mut CleanedTransactions,
         file: &mut CleanedFile,
     ) -> Result<(), CompactionError> {
+        let GroupWork { map, plan, cleaner } = *work;
         let now_ms = clock::wall_ms();
         for segment in group {
             let mut scan = self.scan(segment).await?;
@@ -428,7 +451,14 @@ impl PartitionLog {
                     decompressed_max_bytes: cleaner.decompressed_max_bytes,
                     last_of_producer: &last_of_producer,
                 };
-                let cleaned = BatchView::parse(&bytes).and_then(|batch| clean(&batch, &rules));
+                let cleaned = BatchView::parse(&bytes).and_then(|batch| {
+                    let fate = transactions.judge(batch.header());
+                    let cleaned = clean(&batch, fate, &rules)?;
+                    if fate == Fate::Obsolete && cleaned == CleanedBatch::Gone {
+                        transactions.note_dropped(batch.header());
+                    }
+                    Ok(cleaned)
+                });
                 let cleaned = cleaned.map_err(|error| self.unreadable(scan.damaged(&error)))?;
                 let kept = match &cleaned {
                     CleanedBatch::Same => &bytes[..],
@@ -479,6 +509,7 @@ impl PartitionLog {
         state.segments.push_back(segment);
         state.segments.extend(after);
         state.progress = swap.progress;
+        state.transactions.forget_markers(&swap.markers);
         let memory_bytes = replaced
             .iter()
             .map(|segment| segment.chunks.memory_bytes())

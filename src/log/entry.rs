@@ -17,7 +17,10 @@
 //! 10 Extent  segment id 8, position 8, length 4, count 4, then per batch position 8, header 61
 //! 11 Producers  as in a checkpoint (producer_state.rs)   how they are once the log is cut: counts
 //!                                             only with the Truncate that follows for this log
+//! 12 Producers  as 11, then the transactional ones (producer_state.rs)
+//! 13 Swap    as 8, then count 4 and offsets 8 of the markers that the new segment lacks
 //! ```
+//! 12 and 13 are written only where 11 and 8 cannot say everything.
 //! An `Extent` says that the bytes were written straight to the segment's file, durably before the
 //! group was acknowledged. It names every batch that begins in its append before its end, so that
 //! recovery can tell a torn extent (header and checksum differ) and needs no look into whole ones.
@@ -201,8 +204,12 @@ impl<'a> Entry<'a> {
             }
             Entry::Delete { log } => put_log(into, 7, *log),
             Entry::Swap { log, swap } => {
-                put_log(into, 8, *log);
+                let kind = if swap.markers.is_empty() { 8 } else { 13 };
+                put_log(into, kind, *log);
                 swap.encode(into);
+                if kind == 13 {
+                    swap.encode_markers(into);
+                }
             }
             Entry::Truncate {
                 log,
@@ -227,8 +234,16 @@ impl<'a> Entry<'a> {
                 into.extend_from_slice(batches);
             }
             Entry::Producers { log, producers } => {
-                put_log(into, 11, *log);
+                let kind = if producers.has_transactional() {
+                    12
+                } else {
+                    11
+                };
+                put_log(into, kind, *log);
                 producers.encode(into);
+                if kind == 12 {
+                    producers.encode_transactional(into);
+                }
             }
         }
     }
@@ -297,6 +312,15 @@ impl<'a> Entry<'a> {
                 log,
                 producers: ProducerState::decode(fields)?,
             },
+            12 => {
+                let mut producers = ProducerState::decode(fields)?;
+                producers.decode_transactional(fields)?;
+                Entry::Producers { log, producers }
+            }
+            13 => Entry::Swap {
+                log,
+                swap: Swap::decode_with_markers(fields)?,
+            },
             _ => return Err(Malformed(at)),
         })
     }
@@ -354,6 +378,7 @@ pub fn encode_extent_header(
 mod tests {
     use super::*;
     use crate::log::compaction::CompactionProgress;
+    use crate::log::transaction_marker::TransactionMarker;
     use crate::wire::record_batch::BatchHeader;
     use crate::wire::record_batch_builder::{BatchBuilder, BatchOptions};
 
@@ -369,6 +394,31 @@ mod tests {
         let mut producers = ProducerState::default();
         producers.remember(&batch, Offset(12));
         producers
+    }
+
+    fn transactional_producer() -> ProducerState {
+        let mut producers = one_producer();
+        let marker = TransactionMarker {
+            producer_id: 7,
+            producer_epoch: 1,
+            coordinator_epoch: 5,
+            commit: true,
+        };
+        producers.end_transaction(&marker, Offset(13), 9);
+        producers
+    }
+
+    fn a_swap(markers: Vec<Offset>) -> Swap {
+        Swap {
+            segment: SegmentId(99),
+            base_offset: Offset(3),
+            size_bytes: 4097,
+            largest_timestamp_ms: 9,
+            first_timestamp_ms: 8,
+            progress: CompactionProgress::default(),
+            old: vec![SegmentId(5), SegmentId(6)],
+            markers,
+        }
     }
 
     fn every_kind() -> Vec<Entry<'static>> {
@@ -406,15 +456,7 @@ mod tests {
             Entry::Delete { log },
             Entry::Swap {
                 log,
-                swap: Swap {
-                    segment,
-                    base_offset: Offset(3),
-                    size_bytes: 4097,
-                    largest_timestamp_ms: 9,
-                    first_timestamp_ms: 8,
-                    progress: CompactionProgress::default(),
-                    old: vec![SegmentId(5), SegmentId(6)],
-                },
+                swap: a_swap(Vec::new()),
             },
             Entry::Truncate {
                 log,
@@ -432,6 +474,14 @@ mod tests {
             Entry::Producers {
                 log,
                 producers: one_producer(),
+            },
+            Entry::Producers {
+                log,
+                producers: transactional_producer(),
+            },
+            Entry::Swap {
+                log,
+                swap: a_swap(vec![Offset(4), Offset(9)]),
             },
         ]
     }

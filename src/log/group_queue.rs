@@ -89,11 +89,13 @@ impl PendingAppend {
         parts
     }
 
-    /// Takes over the bytes that follow; false when they lie in another buffer.
+    /// Takes over the bytes that follow; false when they lie in another buffer, or when only one of
+    /// the two may be written directly.
     fn join(&mut self, next: &PendingAppend) -> bool {
         let follows = self.segment == next.segment
             && self.end() == next.position
-            && next.position == next.begin;
+            && next.position == next.begin
+            && self.direct.is_some() == next.direct.is_some();
         let (Some(first), Some(last)) = (next.bytes.first(), self.bytes.last_mut()) else {
             return false;
         };
@@ -109,9 +111,8 @@ impl PendingAppend {
         self.length += next.length;
         self.appended = next.appended;
         self.batches += next.batches;
-        match (&mut self.direct, &next.direct) {
-            (Some(mine), Some(theirs)) => mine.allocated = theirs.allocated,
-            (mine, _) => *mine = None,
+        if let (Some(mine), Some(theirs)) = (&mut self.direct, &next.direct) {
+            mine.allocated = theirs.allocated;
         }
         true
     }

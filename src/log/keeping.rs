@@ -31,6 +31,7 @@ impl PartitionLog {
             state.start = state.start.max(to);
             let start = state.start;
             state.epochs.forget_before(start);
+            state.transactions.forget_before(start);
             self.journal.record(&Entry::Start {
                 log: self.id,
                 offset: start,
@@ -291,6 +292,15 @@ impl PartitionLog {
         if let Some(pending) = pending {
             state.producers.restore(pending.producers);
         }
+        let LogState {
+            producers,
+            transactions,
+            completing,
+            ..
+        } = &mut *state;
+        transactions.cut(place.offset, producers);
+        // Everything was flushed before the cut.
+        completing.clear();
         state.rebase = true;
         let (unstored_now, memory_now) = state.chunk_bytes();
         drop(state);

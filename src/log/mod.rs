@@ -81,6 +81,7 @@ pub mod bytes;
 pub mod checkpoint;
 pub mod chunk_cache;
 pub mod cleaned_batch;
+pub mod cleaned_transactions;
 pub mod cleaner;
 pub mod compacting;
 pub mod compaction;
@@ -117,6 +118,8 @@ mod segment_scan;
 pub mod small_file;
 mod storing;
 pub mod swap;
+pub mod transaction_marker;
+pub mod transactions;
 
 #[cfg(all(test, feature = "sim"))]
 mod compaction_test;

@@ -18,9 +18,11 @@ use super::leader_epochs::LeaderEpochs;
 use super::naming::Naming;
 use super::pace::Pace;
 use super::position::{AppendedBytes, BytePosition, LogId, Offset, SegmentId};
-use super::producer_state::{ProducerState, SequenceCheck};
+use super::producer_state::{MarkerCheck, ProducerState, SequenceCheck};
 use super::segment::{Segment, SegmentImage};
 use super::segment_pool::SegmentPool;
+use super::transaction_marker::TransactionMarker;
+use super::transactions::{AbortedTransaction, Completed, Transactions};
 use crate::runtime::breach::{Breach, is_planted};
 use crate::runtime::buffer::Slice;
 use crate::runtime::clock;
@@ -110,6 +112,8 @@ pub struct LogImage {
     pub epochs: LeaderEpochs,
     /// Idempotent producers.
     pub producers: ProducerState,
+    /// Open and aborted transactions.
+    pub transactions: Transactions,
     /// Why the log must not be served, found at recovery.
     pub damage: Option<String>,
 }
@@ -127,6 +131,7 @@ impl LogImage {
             segments: Vec::new(),
             epochs: LeaderEpochs::default(),
             producers: ProducerState::default(),
+            transactions: Transactions::default(),
             damage: None,
         }
     }
@@ -149,7 +154,14 @@ impl LogImage {
         self.compaction.cut(place.offset);
         self.epochs.cut(place.offset);
         self.producers.cut(place.offset);
+        self.transactions.cut(place.offset, &self.producers);
         Some(self.segments.split_off(index + 1))
+    }
+
+    /// Takes over producers as they were found below a cut.
+    pub(super) fn restore_producers(&mut self, found: ProducerState) {
+        self.producers.restore(found);
+        self.transactions.follow(&self.producers);
     }
 }
 
@@ -191,6 +203,9 @@ pub(super) struct LogState {
     pub(super) unflushed: VecDeque<Unflushed>,
     pub(super) epochs: LeaderEpochs,
     pub(super) producers: ProducerState,
+    pub(super) transactions: Transactions,
+    /// Transactions whose markers are not flushed yet, in the order of these.
+    pub(super) completing: VecDeque<Completed>,
     /// How far compaction has come.
     pub(super) progress: CompactionProgress,
     /// The journal or the checkpoint knows the log.
@@ -275,6 +290,8 @@ impl PartitionLog {
             unflushed: VecDeque::new(),
             epochs: image.epochs,
             producers: image.producers,
+            transactions: image.transactions,
+            completing: VecDeque::new(),
             progress: image.compaction,
             created,
             rolling: false,
@@ -439,6 +456,53 @@ impl PartitionLog {
         self.state.borrow().producers.check(header)
     }
 
+    /// Judges a marker by its producer's and its coordinator's epoch.
+    #[must_use]
+    pub fn check_marker(&self, marker: &TransactionMarker) -> MarkerCheck {
+        self.state.borrow().producers.check_marker(marker)
+    }
+
+    /// Runs `look` over the transactions.
+    pub fn with_transactions<T>(&self, look: impl FnOnce(&Transactions) -> T) -> T {
+        look(&self.state.borrow().transactions)
+    }
+
+    /// Whether another transaction may be opened.
+    #[must_use]
+    pub fn has_room_for_transaction(&self) -> bool {
+        let producers_max = self.settings.get().producers_max;
+        self.with_transactions(|transactions| transactions.has_room(producers_max))
+    }
+
+    /// Records below belong to no transaction that is open for a reader who may see everything below
+    /// `high_watermark`. Kafka: `UnifiedLog.lastStableOffset`.
+    #[must_use]
+    pub fn last_stable_offset(&self, high_watermark: Offset) -> Offset {
+        self.settle();
+        let mut state = self.state.borrow_mut();
+        let flushed = state.flushed;
+        while state
+            .completing
+            .front()
+            .is_some_and(|completed| completed.end <= flushed)
+        {
+            state.completing.pop_front();
+        }
+        let hidden = state.completing.iter();
+        let hidden = hidden.filter(|completed| completed.end > high_watermark);
+        let unstable = hidden.map(|completed| completed.first);
+        let first = unstable.chain(state.transactions.first_open()).min();
+        let stable = first.map_or(high_watermark, |first| first.min(high_watermark));
+        stable.max(state.start)
+    }
+
+    /// The aborted transactions that a reader of `from..below` has to know.
+    #[must_use]
+    pub fn aborted_between(&self, from: Offset, below: Offset) -> Vec<AbortedTransaction> {
+        let state = self.state.borrow();
+        state.transactions.aborted_between(from, below).collect()
+    }
+
     pub(super) fn disk_failed(&self, doing: &str, error: &io::Error) -> LogError {
         let reason = format!("{doing} in {} failed: {error}", self.directory().display());
         tracing::error!(%reason, "log goes offline");
@@ -527,12 +591,13 @@ impl PartitionLog {
                 .collect(),
             epochs: state.epochs.clone(),
             producers: state.producers.clone(),
+            transactions: state.transactions.clone(),
             damage: self.damage.borrow().clone(),
         };
         if let Some(cut) = &state.pending_cut {
             let later = image.cut(cut.place);
             debug_assert!(later.is_some(), "the segment is there until memory is cut");
-            image.producers.restore(cut.producers.clone());
+            image.restore_producers(cut.producers.clone());
         }
         Some(image)
     }

@@ -8,8 +8,11 @@ use super::log_directory::LogDirectory;
 use super::partition_log::PartitionLog;
 use super::position::{LogId, Offset};
 use super::power_cut_compaction::{compare_keyed, is_keyed, note_cut};
+use super::producer_state::ProducerState;
 use super::reader::BatchRun;
-use crate::wire::record_batch::BatchHeader;
+use super::transaction_marker::TransactionMarker;
+use super::transactions::Transactions;
+use crate::wire::record_batch::{BatchHeader, BatchView};
 
 /// What is wrong after a recovery.
 pub(super) type Verdict = Result<(), String>;
@@ -116,6 +119,7 @@ async fn compare_log(log: &Rc<PartitionLog>, expected: &mut ModelLog) -> Verdict
         compare_keyed(log, expected).await?;
     } else {
         compare_batches(log, expected).await?;
+        compare_transactions(log, expected)?;
     }
     expected.batches.split_off(&end);
     expected.end = end;
@@ -158,6 +162,38 @@ async fn compare_batches(log: &Rc<PartitionLog>, expected: &ModelLog) -> Verdict
         }
     }
     Ok(())
+}
+
+/// What is open and what was aborted is what the batches say.
+fn compare_transactions(log: &PartitionLog, expected: &ModelLog) -> Verdict {
+    let (mut transactions, mut producers) = (Transactions::default(), ProducerState::default());
+    for (base, bytes) in expected.batches.range(..log.end_offset().0) {
+        let batch = BatchView::parse(bytes).expect("built");
+        let marker = TransactionMarker::parse(batch.header(), batch.payload()).expect("built");
+        transactions.note(
+            &mut producers,
+            batch.header(),
+            Offset(*base),
+            marker.as_ref(),
+        );
+    }
+    transactions.forget_before(log.start_offset());
+    let found = log.with_transactions(Transactions::clone);
+    if found != transactions {
+        let id = log.id();
+        return Err(format!(
+            "{id:?}: {found:?}, but the batches say {transactions:?}"
+        ));
+    }
+    let open = transactions.first_open().unwrap_or(log.end_offset());
+    let stable = log.last_stable_offset(log.end_offset());
+    match stable == open.max(log.start_offset()) {
+        true => Ok(()),
+        false => Err(format!(
+            "{:?} is stable up to {stable}, not {open}",
+            log.id()
+        )),
+    }
 }
 
 /// The bytes of a run in one piece.

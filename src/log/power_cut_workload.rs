@@ -13,6 +13,7 @@ use super::power_cut_compaction::{
 };
 use super::power_cut_history::owner;
 use super::power_cut_model::{Model, ModelLog, joined};
+use super::transaction_marker::TransactionMarker;
 use crate::runtime::clock;
 use crate::runtime::core_id::CoreId;
 use crate::runtime::executor::yield_now;
@@ -45,7 +46,39 @@ fn directory_name(number: u64) -> String {
     }
 }
 
+/// Whether, and where, a batch is one of a transaction or its end.
+fn random_transaction() -> Option<(BatchHeader, Vec<u8>)> {
+    let producer_id = 200_000 + random_below(12) as i64;
+    let bytes = match random_below(24) {
+        0..2 => TransactionMarker {
+            producer_id,
+            producer_epoch: 0,
+            coordinator_epoch: 0,
+            commit: random_below(2) == 0,
+        }
+        .batch(random_below(1000) as i64),
+        2..4 => {
+            let mut builder = BatchBuilder::new(BatchOptions {
+                producer_id,
+                producer_epoch: 0,
+                base_sequence: 0,
+                is_transactional: true,
+                ..BatchOptions::default()
+            });
+            let value = random_u64().to_le_bytes();
+            builder.append(5, None, Some(&value), [].into_iter());
+            builder.finish()
+        }
+        _ => return None,
+    };
+    let header = BatchHeader::parse(&bytes).expect("just built");
+    Some((header, bytes[HEADER_BYTES..].to_vec()))
+}
+
 pub(super) fn random_batch() -> (BatchHeader, Vec<u8>) {
+    if let Some(batch) = random_transaction() {
+        return batch;
+    }
     let producer = random_below(8) == 0;
     let mut builder = BatchBuilder::new(BatchOptions {
         producer_id: if producer {

@@ -3,29 +3,77 @@
 //! Kafka: `ProducerStateManager.truncateAndReload`. The last five batches of a producer may all lie
 //! behind the cut; then those before them count, which nobody remembers any more. Segments are read
 //! from the newest to the oldest, until of every such producer five batches are known, or its first.
+//! Of a transactional one the last marker before the cut must be known as well: it says where the
+//! transaction begins that is open again.
 //!
 //! *Architecture Invariant*: this runs before the entry of the truncation is recorded, and the entry
 //! carries the outcome: recovery never reads segments for it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 
 use super::partition_log::{LogError, PartitionLog};
-use super::position::{Offset, SegmentId};
-use super::producer_state::{BATCHES_REMEMBERED, Producer, ProducerState};
+use super::position::{BytePosition, Offset, SegmentId};
+use super::producer_state::{BATCHES_REMEMBERED, Producer, ProducerState, SequencedBatch};
+use super::transaction_marker::TransactionMarker;
 use crate::runtime::executor::yield_if_needed;
-use crate::wire::record_batch::BatchHeader;
+use crate::wire::record_batch::{BatchHeader, HEADER_BYTES};
 
 /// See the head of this file.
 struct ProducerSearch {
     cut: Offset,
     /// What is known of the producers of which more may be found: batches below the cut.
     open: BTreeMap<i64, Producer>,
+    /// Transactional producers: what is left of what was remembered, and what was found so far.
+    transactional: BTreeMap<i64, Transactional>,
     /// Producers of which batches were found that nobody remembered.
     gained: ProducerState,
     /// The batches below the cut in the segment that is being looked at, as far as they matter.
     segment: ProducerState,
     /// Producers that began behind the cut, in that segment.
     begun: BTreeSet<i64>,
+}
+
+/// A producer whose markers count.
+struct Transactional {
+    left: Producer,
+    found: Option<Producer>,
+    /// What is older is of another epoch.
+    has_epoch: bool,
+}
+
+impl Transactional {
+    /// Takes over what a segment holds of it; true when that is enough.
+    fn take_older(&mut self, older: Producer) -> bool {
+        match &mut self.found {
+            Some(found) => {
+                self.has_epoch |= found.epoch != older.epoch;
+                found.put_older(older);
+            }
+            None => self.found = Some(older),
+        }
+        let found = self.found.as_ref().expect("just set");
+        let begins = |first: &SequencedBatch| first.first_sequence == 0;
+        let has_batches = found.batches.len() == BATCHES_REMEMBERED
+            || found.batches.front().is_some_and(begins)
+            || self.has_epoch;
+        found.last_marker.is_some() && has_batches
+    }
+
+    /// Retention may have taken batches that are still remembered.
+    fn finish(self) -> Option<Producer> {
+        let Some(mut found) = self.found else {
+            let left = self.left;
+            return (!left.batches.is_empty()).then_some(left);
+        };
+        if found.epoch == self.left.epoch {
+            let first = found.batches.front().map(|batch| batch.base_offset);
+            let mut left = self.left.batches;
+            left.retain(|batch| first.is_none_or(|first| batch.last_offset < first));
+            found.put_before(left);
+        }
+        Some(found)
+    }
 }
 
 /// Whether there is no older batch of the same epoch: a producer begins an epoch with sequence 0. After
@@ -38,10 +86,20 @@ fn is_all_of_epoch(producer: &Producer) -> bool {
 impl ProducerSearch {
     /// `state` is what the log remembers before it is cut.
     fn new(state: &ProducerState, cut: Offset) -> ProducerSearch {
-        let mut open = BTreeMap::new();
+        let (mut open, mut transactional) = (BTreeMap::new(), BTreeMap::new());
         for (id, producer) in &state.producers {
             let mut left = producer.clone();
             left.cut(cut);
+            let is_cut = left.batches.len() < producer.batches.len();
+            if producer.last_marker.is_some() && (is_cut || left.last_marker.is_none()) {
+                let search = Transactional {
+                    left,
+                    found: None,
+                    has_epoch: false,
+                };
+                transactional.insert(*id, search);
+                continue;
+            }
             if left.batches.len() == producer.batches.len() {
                 continue;
             }
@@ -56,6 +114,7 @@ impl ProducerSearch {
         ProducerSearch {
             cut,
             open,
+            transactional,
             gained: ProducerState::default(),
             segment: ProducerState::default(),
             begun: BTreeSet::new(),
@@ -63,13 +122,30 @@ impl ProducerSearch {
     }
 
     fn is_done(&self) -> bool {
-        self.open.is_empty()
+        self.open.is_empty() && self.transactional.is_empty()
     }
 
-    /// Notes a batch of a segment, in their order.
-    fn note(&mut self, header: &BatchHeader) {
+    /// Whether a batch is a marker that counts.
+    fn wants_marker(&self, header: &BatchHeader) -> bool {
+        header.attributes.is_control()
+            && header.last_offset() < self.cut.0
+            && self.transactional.contains_key(&header.producer_id)
+    }
+
+    /// Notes a batch of a segment, in their order, and the marker if it is one that counts.
+    fn note(&mut self, header: &BatchHeader, marker: Option<&TransactionMarker>) {
         let id = header.producer_id;
-        if !self.open.contains_key(&id) {
+        if self.transactional.contains_key(&id) {
+            let offset = Offset(header.base_offset);
+            if let Some(marker) = marker {
+                self.segment
+                    .end_transaction(marker, offset, header.max_timestamp);
+            } else if header.last_offset() < self.cut.0 {
+                self.segment.remember(header, offset);
+            }
+            return;
+        }
+        if header.attributes.is_control() || !self.open.contains_key(&id) {
             return;
         }
         if header.last_offset() < self.cut.0 {
@@ -83,7 +159,15 @@ impl ProducerSearch {
     fn end_segment(&mut self) {
         let begun = std::mem::take(&mut self.begun);
         for (id, older) in std::mem::take(&mut self.segment).producers {
-            self.take_older(id, older);
+            match self.transactional.get_mut(&id) {
+                Some(search) => {
+                    if search.take_older(older) {
+                        let search = self.transactional.remove(&id).expect("just found");
+                        self.settle_transactional(id, search);
+                    }
+                }
+                None => self.take_older(id, older),
+            }
         }
         for id in begun {
             if self
@@ -107,7 +191,11 @@ impl ProducerSearch {
             older.batches.retain(|batch| batch.last_offset < first);
             known.put_before(older.batches);
         } else {
-            known = older;
+            // Which transaction is open is remembered of those without a marker.
+            known = Producer {
+                open: known.open,
+                ..older
+            };
         }
         if known.batches.len() == BATCHES_REMEMBERED || is_all_of_epoch(&known) {
             self.settle(id, known);
@@ -120,6 +208,12 @@ impl ProducerSearch {
         self.gained.producers.insert(id, known);
     }
 
+    fn settle_transactional(&mut self, id: i64, search: Transactional) {
+        if let Some(known) = search.finish() {
+            self.settle(id, known);
+        }
+    }
+
     /// Every producer of which something was found, or was known all along.
     fn finish(mut self) -> ProducerState {
         let open = std::mem::take(&mut self.open);
@@ -127,6 +221,9 @@ impl ProducerSearch {
             if !known.batches.is_empty() {
                 self.settle(id, known);
             }
+        }
+        for (id, search) in std::mem::take(&mut self.transactional) {
+            self.settle_transactional(id, search);
         }
         self.gained
     }
@@ -171,9 +268,32 @@ impl PartitionLog {
                 Err(LogError::OutOfRange { .. }) => return Ok(false),
                 header => header?,
             };
-            search.note(&header);
+            let marker = match search.wants_marker(&header) {
+                true => self.marker_at(segment, position, &header).await,
+                false => Ok(None),
+            };
+            let marker = match marker {
+                Err(LogError::OutOfRange { .. }) => return Ok(false),
+                marker => marker?,
+            };
+            search.note(&header, marker.as_ref());
             position += header.size_bytes() as u64;
             yield_if_needed().await;
         }
+    }
+
+    /// The marker that a control batch holds, if it holds one.
+    async fn marker_at(
+        &self,
+        segment: SegmentId,
+        position: BytePosition,
+        header: &BatchHeader,
+    ) -> Result<Option<TransactionMarker>, LogError> {
+        let slices = self.bytes(segment, position, header.size_bytes()).await?;
+        let bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.to_vec()).collect();
+        TransactionMarker::parse(header, &bytes[HEADER_BYTES..]).map_err(|error| {
+            let what = format!("the marker at byte {position}: {error}");
+            self.disk_failed("reading a segment", &io::Error::other(what))
+        })
     }
 }

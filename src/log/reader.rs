@@ -30,6 +30,33 @@ pub struct BatchRun {
     pub size_bytes: usize,
 }
 
+impl BatchRun {
+    /// Behind the last batch that has its header in here; `from` if none has.
+    #[must_use]
+    pub fn end_offset(&self, from: Offset) -> Offset {
+        let (mut end, mut at) = (from, 0);
+        while at + HEADER_BYTES <= self.size_bytes {
+            let mut skip = at;
+            let mut bytes = [0; HEADER_BYTES];
+            let mut filled = 0;
+            for slice in &self.slices {
+                let begin = skip.min(slice.len());
+                skip -= begin;
+                let count = (slice.len() - begin).min(HEADER_BYTES - filled);
+                bytes[filled..filled + count].copy_from_slice(&slice[begin..begin + count]);
+                filled += count;
+            }
+            let Ok(header) = BatchHeader::parse(&bytes) else {
+                // Damage, which the reader notices too: rather too far than not far enough.
+                return Offset(i64::MAX);
+            };
+            end = Offset(header.last_offset() + 1);
+            at += header.size_bytes();
+        }
+        end
+    }
+}
+
 /// Where a batch stands.
 pub(super) struct FoundBatch {
     segment: SegmentId,

@@ -9,7 +9,10 @@ use std::path::Path;
 use super::index::IndexFile;
 use super::partition_log::{CutPlace, LogImage};
 use super::position::{BytePosition, Offset};
+use super::producer_state::ProducerState;
 use super::segment::{SegmentImage, index_file_name, segment_file_name};
+use super::transaction_marker::TransactionMarker;
+use super::transactions::Transactions;
 use crate::runtime::startup;
 use crate::wire::record_batch::{BatchHeader, BatchView, HEADER_BYTES};
 
@@ -44,16 +47,20 @@ pub(super) fn repair(image: &mut LogImage, data_directory: &Path) -> io::Result<
     let mut expected = image.segments.first().map_or(image.end, |s| s.base_offset);
     let directory = data_directory.join(&image.directory);
     let mut index = 0;
+    let mut told = Told::default();
     while let Some(segment) = image.segments.get(index).cloned() {
         let path = directory.join(segment_file_name(segment.base_offset));
         if let Some((size_bytes, end)) = other_whole_file(&path, &segment, expected)?
             && take_swapped_in(image, &directory, index, (size_bytes, end))?
         {
+            let swapped = &image.segments[index];
+            good_batches(&path, swapped, expected, &mut |batch| told.note(batch))?;
             expected = end;
             index += 1;
             continue;
         }
-        let (position, end) = good_part(&path, &segment, expected)?;
+        let look = &mut |batch: &BatchView<'_>| told.note(batch);
+        let (position, end) = good_batches(&path, &segment, expected, look)?;
         expected = end;
         if position < segment.size_bytes {
             let place = CutPlace {
@@ -66,6 +73,7 @@ pub(super) fn repair(image: &mut LogImage, data_directory: &Path) -> io::Result<
         }
         index += 1;
     }
+    told.settle(image);
     Ok(Some(Repair {
         directory: image.directory.clone(),
         damage,
@@ -74,6 +82,31 @@ pub(super) fn repair(image: &mut LogImage, data_directory: &Path) -> io::Result<
         known_end,
         cut_bytes: before.saturating_sub(size(image)),
     }))
+}
+
+/// What the batches that are left say about producers and transactions: what the journal said may lack
+/// a marker, or tell of one that is gone.
+#[derive(Default)]
+struct Told {
+    producers: ProducerState,
+    transactions: Transactions,
+}
+
+impl Told {
+    fn note(&mut self, batch: &BatchView<'_>) {
+        let header = batch.header();
+        // Other control batches say nothing about a producer.
+        let marker = TransactionMarker::parse(header, batch.payload()).unwrap_or_default();
+        let base_offset = Offset(header.base_offset);
+        self.transactions
+            .note(&mut self.producers, header, base_offset, marker.as_ref());
+    }
+
+    fn settle(mut self, image: &mut LogImage) {
+        self.transactions.forget_before(image.start);
+        image.producers = self.producers;
+        image.transactions = self.transactions;
+    }
 }
 
 /// Size and next offset of a file that consists of whole batches and is not as long as its segment
@@ -151,6 +184,16 @@ pub(super) fn good_part(
     segment: &SegmentImage,
     expected: Offset,
 ) -> io::Result<(BytePosition, Offset)> {
+    good_batches(path, segment, expected, &mut |_| {})
+}
+
+/// As [`good_part`], with a look at every batch that verifies.
+pub(super) fn good_batches(
+    path: &Path,
+    segment: &SegmentImage,
+    expected: Offset,
+    look: &mut dyn FnMut(&BatchView<'_>),
+) -> io::Result<(BytePosition, Offset)> {
     let (mut position, mut next) = (0, expected.max(segment.base_offset));
     if startup::file_len(path)?.is_none() {
         return Ok((position, next));
@@ -173,10 +216,11 @@ pub(super) fn good_part(
         if file.read_at(position, &mut bytes)? < bytes.len() {
             break;
         }
-        let verified = BatchView::parse(&bytes).and_then(|batch| batch.verify_checksum());
-        if verified.is_err() {
-            break;
-        }
+        let batch = match BatchView::parse(&bytes) {
+            Ok(batch) if batch.verify_checksum().is_ok() => batch,
+            _ => break,
+        };
+        look(&batch);
         position = end;
         next = Offset(header.last_offset() + 1);
     }

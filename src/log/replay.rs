@@ -3,7 +3,7 @@
 //! Every entry is applied as it comes, and whole batches are taken over as soon as all their bytes
 //! are known; what `restore.rs` then writes to the files is what only the journal holds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -14,9 +14,10 @@ use super::partition_log::{CutPlace, LogImage};
 use super::position::{BytePosition, LeaderEpoch, LogId, Offset, SegmentId};
 use super::producer_state::ProducerState;
 use super::redo::Redo;
-use super::repair::good_part;
+use super::repair::good_batches;
 use super::segment::{NO_TIMESTAMP_MS, SegmentImage, segment_file_name};
 use super::swap::{Swap, cleaned_file_name};
+use super::transaction_marker::TransactionMarker;
 use crate::runtime::breach::{Breach, is_planted};
 use crate::runtime::buffer::BLOCK_BYTES;
 use crate::runtime::startup;
@@ -361,7 +362,10 @@ impl ReplayedLog {
                     taken.map(|known| known.map_err(|e| e.to_string())),
                 );
             }
-            Entry::Start { offset, .. } => self.image.start = self.image.start.max(*offset),
+            Entry::Start { offset, .. } => {
+                self.image.start = self.image.start.max(*offset);
+                self.image.transactions.forget_before(self.image.start);
+            }
             Entry::Drop { segment, .. } => self.drop_segment(*segment),
             Entry::Epoch { epoch, start, .. } => {
                 self.image.epochs.begin(*epoch, *start);
@@ -429,19 +433,31 @@ impl ReplayedLog {
         } else {
             own.join(segment_file_name(swap.base_offset))
         };
-        let swap = Swap {
+        let mut swap = Swap {
             largest_timestamp_ms: largest_timestamp_ms(&old),
             first_timestamp_ms: first.first_timestamp_ms,
             progress: self.image.compaction,
+            markers: Vec::new(),
             ..swap.clone()
+        };
+        let mut kept = BTreeSet::new();
+        let mut look = |batch: &BatchView<'_>| {
+            if batch.header().attributes.is_control() {
+                kept.insert(Offset(batch.header().base_offset));
+            }
         };
         let is_whole = old.iter().map(|old| old.id).eq(swap.old.iter().copied())
             && first.base_offset == swap.base_offset
             && startup::file_len(&path)? == Some(swap.size_bytes)
             && {
-                let (position, next) = good_part(&path, &swap.image(), swap.base_offset)?;
+                let (position, next) =
+                    good_batches(&path, &swap.image(), swap.base_offset, &mut look)?;
                 position == swap.size_bytes && next <= end
             };
+        let aborted = self.image.transactions.aborted().iter();
+        let markers = aborted.map(|aborted| aborted.last_offset);
+        let replaced = markers.filter(|marker| (swap.base_offset..end).contains(marker));
+        swap.markers = replaced.filter(|marker| !kept.contains(marker)).collect();
         Ok(is_whole.then_some(swap))
     }
 
@@ -523,6 +539,13 @@ impl ReplayedLog {
             if size + header.size_bytes() as u64 > redo.end() {
                 return;
             }
+            let marker = if header.attributes.is_control() {
+                let mut bytes = vec![0; header.size_bytes()];
+                let known = redo.copy_to(size, &mut bytes);
+                Some(bytes).filter(|bytes| known == bytes.len())
+            } else {
+                Some(Vec::new())
+            };
             redo.forget_header(size);
             if header.base_offset != self.image.end.0 {
                 let (found, wanted) = (header.base_offset, self.image.end);
@@ -530,11 +553,23 @@ impl ReplayedLog {
                     "the journal continues at offset {found}, not {wanted}"
                 ));
             }
-            self.take_batch(index, &header);
+            let payload = marker.as_ref().map(|batch| batch.get(HEADER_BYTES..));
+            let marker = payload
+                .map(|payload| TransactionMarker::parse(&header, payload.unwrap_or_default()));
+            let Some(Ok(marker)) = marker else {
+                let at = self.image.end;
+                return self.damage(format!("the journal does not hold the marker at {at}"));
+            };
+            self.take_batch(index, &header, marker.as_ref());
         }
     }
 
-    fn take_batch(&mut self, index: usize, header: &BatchHeader) {
+    fn take_batch(
+        &mut self,
+        index: usize,
+        header: &BatchHeader,
+        marker: Option<&TransactionMarker>,
+    ) {
         let base_offset = Offset(header.base_offset);
         let segment = &mut self.image.segments[index];
         if let Some(sparse) = &mut segment.index {
@@ -549,7 +584,12 @@ impl ReplayedLog {
         }
         segment.largest_timestamp_ms = segment.largest_timestamp_ms.max(header.max_timestamp);
         segment.size_bytes += header.size_bytes() as u64;
-        self.image.producers.remember(header, base_offset);
+        let LogImage {
+            producers,
+            transactions,
+            ..
+        } = &mut self.image;
+        transactions.note(producers, header, base_offset, marker);
         self.image.end = Offset(header.last_offset() + 1);
     }
 
@@ -582,6 +622,7 @@ impl ReplayedLog {
         self.dropped.extend(replaced);
         self.swapped.push((swap.base_offset, swap.segment));
         self.image.compaction = swap.progress;
+        self.image.transactions.forget_markers(&swap.markers);
     }
 
     fn drop_segment(&mut self, segment: SegmentId) {
@@ -604,7 +645,7 @@ impl ReplayedLog {
             ));
         };
         let found = std::mem::take(&mut self.found_producers);
-        self.image.producers.restore(found);
+        self.image.restore_producers(found);
         self.doubt = None;
         for later in &later {
             self.redo.remove(&later.id);

@@ -45,6 +45,8 @@ pub struct Swap {
     pub progress: CompactionProgress,
     /// The segments replaced, adjacent and in order.
     pub old: Vec<SegmentId>,
+    /// Offsets of the markers of aborted transactions that the new segment lacks, ascending.
+    pub markers: Vec<Offset>,
 }
 
 impl Swap {
@@ -62,7 +64,7 @@ impl Swap {
         }
     }
 
-    /// Appends the fields of the journal entry.
+    /// Appends the fields of the journal entry, but for the markers.
     pub fn encode(&self, into: &mut Vec<u8>) {
         into.extend_from_slice(&self.segment.0.to_le_bytes());
         into.extend_from_slice(&self.base_offset.0.to_le_bytes());
@@ -88,6 +90,25 @@ impl Swap {
             old: (0..fields.count(8)?)
                 .map(|_| fields.u64().map(SegmentId))
                 .collect::<Result<_, _>>()?,
+            markers: Vec::new(),
+        })
+    }
+
+    /// Appends the markers.
+    pub fn encode_markers(&self, into: &mut Vec<u8>) {
+        put_count(into, self.markers.len());
+        for marker in &self.markers {
+            into.extend_from_slice(&marker.0.to_le_bytes());
+        }
+    }
+
+    /// Reads what [`Swap::encode`] and then [`Swap::encode_markers`] wrote.
+    pub fn decode_with_markers(fields: &mut Fields<'_>) -> Result<Swap, Malformed> {
+        let swap = Swap::decode(fields)?;
+        let markers = (0..fields.count(8)?).map(|_| fields.i64().map(Offset));
+        Ok(Swap {
+            markers: markers.collect::<Result<_, _>>()?,
+            ..swap
         })
     }
 }
@@ -133,6 +154,7 @@ mod tests {
                     run,
                 },
                 old: vec![SegmentId(3), SegmentId(4)],
+                markers: Vec::new(),
             };
             let mut bytes = Vec::new();
             swap.encode(&mut bytes);
@@ -142,6 +164,13 @@ mod tests {
             for cut in 0..bytes.len() {
                 assert!(Swap::decode(&mut Fields::new(&bytes[..cut])).is_err());
             }
+            let swap = Swap {
+                markers: vec![Offset(6), Offset(9)],
+                ..swap
+            };
+            swap.encode_markers(&mut bytes);
+            let read = Swap::decode_with_markers(&mut Fields::new(&bytes));
+            assert_eq!(read, Ok(swap));
         }
         let name = cleaned_file_name(Offset(5), SegmentId(0xab));
         assert_eq!(name, "00000000000000000005.00000000000000ab.cleaned");

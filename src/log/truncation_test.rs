@@ -1,7 +1,6 @@
 //! What a log remembers of its producers after it was cut, on the simulated disk: always what Kafka
 //! would read out of the batches that are left.
 
-use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -9,8 +8,10 @@ use super::one_log::{open_one, recovered};
 use super::partition_log::{LogSettings, PartitionLog};
 use super::position::{LeaderEpoch, Offset};
 use super::power_cut_history::SETTINGS;
-use super::producer_state::{ProducerState, SequenceCheck};
+use super::producer_state::{MarkerCheck, ProducerState, SequenceCheck};
 use super::recovery::RecoveredCore;
+use super::transaction_marker::TransactionMarker;
+use super::transactions::Transactions;
 use crate::runtime::clock;
 use crate::runtime::random::random_u64;
 use crate::runtime::sim::disk_model::DiskModel;
@@ -42,7 +43,25 @@ fn batch(producer: (i64, i16), sequence: i32, records: i32) -> (BatchHeader, Vec
 }
 
 async fn append(log: &Rc<PartitionLog>, producer: (i64, i16), sequence: i32, records: i32) {
+    append_as(false, log, producer, sequence, records).await;
+}
+
+async fn append_as(
+    is_transactional: bool,
+    log: &Rc<PartitionLog>,
+    producer: (i64, i16),
+    sequence: i32,
+    records: i32,
+) {
     let (header, payload) = batch(producer, sequence, records);
+    let header = BatchHeader {
+        attributes: header.attributes.with_transactional(is_transactional),
+        ..header
+    };
+    let header = BatchHeader {
+        crc: header.checksum(&payload),
+        ..header
+    };
     assert_eq!(log.check_sequence(&header), SequenceCheck::Append);
     let size = HEADER_BYTES + payload.len();
     log.ready(size, i64::from(records), 77)
@@ -51,31 +70,46 @@ async fn append(log: &Rc<PartitionLog>, producer: (i64, i16), sequence: i32, rec
     log.append(&header, &payload, LeaderEpoch(1));
 }
 
-async fn headers(log: &Rc<PartitionLog>) -> Vec<BatchHeader> {
+/// Ends a producer's transaction, if it may be ended so.
+async fn end(log: &Rc<PartitionLog>, marker: TransactionMarker) {
+    if log.check_marker(&marker) != MarkerCheck::Append {
+        return;
+    }
+    let bytes = marker.batch(78);
+    log.ready(bytes.len(), 1, 78).await.expect("healthy");
+    let header = BatchHeader::parse(&bytes).expect("just built");
+    log.append(&header, &bytes[HEADER_BYTES..], LeaderEpoch(1));
+}
+
+async fn batches(log: &Rc<PartitionLog>) -> Vec<(BatchHeader, Option<TransactionMarker>)> {
     let mut headers = Vec::new();
     let (mut at, end) = (log.start_offset(), log.end_offset());
     while at < end {
         let run = log.read(at, end, 20_000, true).await.expect("healthy");
         let bytes: Vec<u8> = run.slices.iter().flat_map(|slice| slice.to_vec()).collect();
         for batch in Batches::new(&bytes).map_while(Result::ok) {
-            headers.push(*batch.header());
+            let marker = TransactionMarker::parse(batch.header(), batch.payload());
+            headers.push((*batch.header(), marker.expect("whole")));
             at = Offset(batch.header().last_offset() + 1);
         }
     }
     headers
 }
 
-/// What the batches of a log say about its producers.
-async fn told_by_batches(log: &Rc<PartitionLog>) -> ProducerState {
+/// What the batches of a log say about its producers and their transactions.
+async fn told_by_batches(log: &Rc<PartitionLog>) -> (ProducerState, Transactions) {
     let mut state = ProducerState::default();
-    for header in headers(log).await {
-        state.remember(&header, Offset(header.base_offset));
+    let mut transactions = Transactions::default();
+    for (header, marker) in batches(log).await {
+        let at = Offset(header.base_offset);
+        transactions.note(&mut state, &header, at, marker.as_ref());
     }
-    state
+    (state, transactions)
 }
 
-fn remembered(log: &PartitionLog) -> ProducerState {
-    log.with_producers(|producers| producers.clone())
+fn remembered(log: &PartitionLog) -> (ProducerState, Transactions) {
+    let producers = log.with_producers(|producers| producers.clone());
+    (producers, log.with_transactions(Transactions::clone))
 }
 
 #[test]
@@ -146,7 +180,7 @@ fn more_producers_than_a_group_of_the_journal_holds_are_brought_back_in_steps() 
         }
         log.truncate(Offset(350)).await.expect("cut");
         assert_eq!(log.end_offset(), Offset(350));
-        assert_eq!(remembered(&log).len(), 300);
+        assert_eq!(remembered(&log).0.len(), 300);
         assert_eq!(remembered(&log), told_by_batches(&log).await);
         directory.shut_down().await;
     });
@@ -164,7 +198,6 @@ fn more_producers_than_a_group_of_the_journal_holds_are_brought_back_in_steps() 
 async fn live(core: RecoveredCore) {
     let (directory, log) = open_one(core, MANY).await;
     let mut random = fastrand::Rng::with_seed(random_u64());
-    let mut next = next_sequences(&log).await;
     for _ in 0..random.usize(..150) {
         match random.u8(..40) {
             0 => directory.ask_for_checkpoint(),
@@ -175,18 +208,28 @@ async fn live(core: RecoveredCore) {
                 let to = Offset(log.end_offset().0 - back);
                 log.truncate(to).await.expect("healthy");
                 assert_eq!(remembered(&log), told_by_batches(&log).await);
-                next = next_sequences(&log).await;
+            }
+            3..9 => {
+                let id = 2 * random.i64(..6) + 1;
+                let epoch = next_sequence(&log, id).map_or(0, |(epoch, _)| epoch);
+                let marker = TransactionMarker {
+                    producer_id: id,
+                    producer_epoch: epoch + random.i16(..2),
+                    coordinator_epoch: random.i32(..4),
+                    commit: random.bool(),
+                };
+                end(&log, marker).await;
             }
             _ => {
                 let id = random.i64(..12);
-                let (mut epoch, mut sequence) =
-                    next.get(&id).copied().unwrap_or((0, random.i32(..3)));
+                let known = next_sequence(&log, id);
+                let (mut epoch, mut sequence) = known.unwrap_or((0, random.i32(..3)));
                 if random.u8(..20) == 0 {
                     (epoch, sequence) = (epoch + 1, 0);
                 }
+                // Those with odd ids are transactional.
                 let records = random.i32(1..3);
-                append(&log, (id, epoch), sequence, records).await;
-                next.insert(id, (epoch, sequence + records));
+                append_as(id % 2 == 1, &log, (id, epoch), sequence, records).await;
             }
         }
     }
@@ -195,13 +238,49 @@ async fn live(core: RecoveredCore) {
     }
 }
 
-/// Epoch and next sequence by producer.
-async fn next_sequences(log: &Rc<PartitionLog>) -> BTreeMap<i64, (i16, i32)> {
-    let next = |header: BatchHeader| {
-        let sequence = header.last_sequence() + 1;
-        (header.producer_id, (header.producer_epoch, sequence))
-    };
-    headers(log).await.into_iter().map(next).collect()
+/// Epoch and next sequence of a producer.
+fn next_sequence(log: &PartitionLog, id: i64) -> Option<(i16, i32)> {
+    log.with_producers(|producers| {
+        let mut outlines = producers.outlines();
+        let known = outlines.find(|known| known.producer_id == id)?;
+        Some((known.epoch, known.last_sequence + 1))
+    })
+}
+
+#[test]
+fn a_transaction_whose_marker_is_cut_off_is_open_again() {
+    let world = World::new(5, DiskModel::new());
+    let core = recovered(&world);
+    let ran = world.run(async move {
+        let (_directory, log) = open_one(core, MANY).await;
+        let marker = |commit| TransactionMarker {
+            producer_id: 9,
+            producer_epoch: 0,
+            coordinator_epoch: 2,
+            commit,
+        };
+        append_as(true, &log, (9, 0), 0, 1).await;
+        end(&log, marker(false)).await;
+        for sequence in 1..40 {
+            append_as(true, &log, (9, 0), sequence, 1).await;
+        }
+        end(&log, marker(true)).await;
+        append_as(true, &log, (9, 0), 40, 1).await;
+        assert_eq!(
+            log.last_stable_offset(log.end_offset()),
+            Offset(42).min(log.end_offset())
+        );
+        log.truncate(Offset(30)).await.expect("cut");
+        assert_eq!(log.last_stable_offset(Offset(30)), Offset(2));
+        let aborted = log.aborted_between(Offset(0), Offset(30));
+        assert_eq!(aborted.len(), 1, "the first one's marker is still there");
+        assert_eq!(remembered(&log), told_by_batches(&log).await);
+        log.truncate(Offset(1)).await.expect("cut");
+        assert_eq!(log.last_stable_offset(Offset(1)), Offset(0));
+        assert!(log.aborted_between(Offset(0), Offset(1)).is_empty());
+        assert_eq!(remembered(&log), told_by_batches(&log).await);
+    });
+    ran.expect("no cut is due");
 }
 
 #[test]

@@ -19,7 +19,7 @@ use crate::cluster::record::{MetadataRecord, snapshot};
 use crate::log::partition_log::LogError;
 use crate::log::position::Offset;
 use crate::log::small_file;
-use crate::partition::replica::Replica;
+use crate::partition::replica::{AppendTerms, Replica};
 use crate::partition::turns::Turns;
 use crate::runtime::clock;
 use crate::runtime::random::random_bytes;
@@ -155,7 +155,12 @@ impl ControllerService {
             let header = BatchHeader::parse(&bytes).expect("just built");
             let placed = self
                 .replica
-                .append(self.replica.take_turn(), &header, &bytes[HEADER_BYTES..])
+                .append(
+                    self.replica.take_turn(),
+                    &header,
+                    &bytes[HEADER_BYTES..],
+                    AppendTerms::default(),
+                )
                 .await
                 .map_err(|refusal| format!("{refusal:?}"))?;
             self.bytes_since_snapshot

@@ -21,6 +21,7 @@ use crate::coordinator::shard::Shard;
 use crate::coordinator::transaction_request::MarkerJob;
 use crate::log::position::{LogId, Offset};
 use crate::partition::replica::Replica;
+use crate::partition::verification::VerificationGuard;
 use crate::runtime::clock;
 use crate::runtime::executor::{Queue, spawn};
 use crate::runtime::random::random_bytes;
@@ -168,6 +169,7 @@ impl<S: Shard> CoordinatorHost<S> {
         log: LogId,
         client: Client<'_>,
         request: S::Request<'_>,
+        guard: Option<VerificationGuard>,
     ) -> Asked<S::Answer> {
         let Some(hosted) = self.hosted_of(log) else {
             return Asked::Not(Unavailable::NotHere);
@@ -176,7 +178,7 @@ impl<S: Shard> CoordinatorHost<S> {
         self.next_ticket.set(ticket.0 + 1);
         let (done, answer) = promise();
         hosted.waiting.borrow_mut().insert(ticket, done);
-        let handled = self.with_shard(&hosted, client, |shard, context, effects| {
+        let handled = self.with_guard(&hosted, client, guard, |shard, context, effects| {
             shard.handle(context, ticket, request, effects);
             effects.answers.iter().any(|(whose, _)| *whose == ticket)
         });
@@ -200,6 +202,17 @@ impl<S: Shard> CoordinatorHost<S> {
         self: &Rc<Self>,
         hosted: &Rc<Hosted<S>>,
         client: Client<'_>,
+        decide: impl FnOnce(&mut S, &mut Context<'_>, &mut Effects<S::Answer>) -> T,
+    ) -> Option<T> {
+        self.with_guard(hosted, client, None, decide)
+    }
+
+    /// The same, where what is decided may belong to a transaction that was verified.
+    fn with_guard<T>(
+        self: &Rc<Self>,
+        hosted: &Rc<Hosted<S>>,
+        client: Client<'_>,
+        guard: Option<VerificationGuard>,
         decide: impl FnOnce(&mut S, &mut Context<'_>, &mut Effects<S::Answer>) -> T,
     ) -> Option<T> {
         let router = self.router.upgrade()?;
@@ -226,12 +239,17 @@ impl<S: Shard> CoordinatorHost<S> {
             }
             result
         };
-        self.settle(hosted, effects);
+        self.settle(hosted, effects, guard);
         Some(result)
     }
 
     /// Appends what was decided, and queues what follows.
-    fn settle(self: &Rc<Self>, hosted: &Rc<Hosted<S>>, mut effects: Effects<S::Answer>) {
+    fn settle(
+        self: &Rc<Self>,
+        hosted: &Rc<Hosted<S>>,
+        mut effects: Effects<S::Answer>,
+        guard: Option<VerificationGuard>,
+    ) {
         let is_idle = hosted.outbox.borrow().is_empty() && hosted.collected.borrow().is_empty();
         if effects.records.is_empty() && is_idle {
             return self.follow(hosted, effects.answers, effects.markers);
@@ -249,7 +267,7 @@ impl<S: Shard> CoordinatorHost<S> {
             }
         } else {
             self.append_collected(hosted);
-            self.append(hosted, effects);
+            self.append(hosted, effects, guard);
         }
         if !hosted.is_delivering.replace(true) {
             spawn(Queue::Ack, self.clone().deliver(hosted.clone()));
@@ -259,16 +277,23 @@ impl<S: Shard> CoordinatorHost<S> {
     fn append_collected(self: &Rc<Self>, hosted: &Rc<Hosted<S>>) {
         let effects = hosted.collected.take();
         if !effects.is_empty() {
-            self.append(hosted, effects);
+            self.append(hosted, effects, None);
         }
     }
 
-    fn append(self: &Rc<Self>, hosted: &Rc<Hosted<S>>, effects: Effects<S::Answer>) {
+    fn append(
+        self: &Rc<Self>,
+        hosted: &Rc<Hosted<S>>,
+        effects: Effects<S::Answer>,
+        guard: Option<VerificationGuard>,
+    ) {
         let appended = batch(&effects.records, effects.transaction).map(|(header, payload)| {
             let part = AppendPart {
                 log: hosted.log,
                 header,
                 payload: Payload::Owned(payload),
+                guard,
+                bumps_epochs: false,
             };
             self.replicas.start_append(vec![part], Promise::Committed)
         });
@@ -522,6 +547,16 @@ fn batch(
     let bytes = builder.finish();
     let header = BatchHeader::parse(&bytes).expect("just built");
     Some((header, bytes[HEADER_BYTES..].to_vec()))
+}
+
+/// The header of a batch within a producer's transaction.
+pub(super) fn transactional_header(producer: ProducerIdAndEpoch) -> BatchHeader {
+    let record = CoordinatorRecord {
+        key: Vec::new(),
+        value: None,
+    };
+    let (header, _) = batch(&[record], Some(producer)).expect("there is a record");
+    header
 }
 
 /// A shard as its log tells.

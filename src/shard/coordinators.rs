@@ -9,17 +9,23 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::coordinator_host::{Asked, CoordinatorHost, Outcome, Unavailable};
-use super::replica_manager::ReplicaManager;
+use super::coordinator_host::{Asked, CoordinatorHost, Outcome, Unavailable, transactional_header};
+use super::replica_manager::{PartResult, ReplicaManager};
+use super::request::{PartitionError, log_of};
 use super::router::Router;
 use crate::cluster::image::MetadataImage;
 use crate::coordinator::context::Client;
+use crate::coordinator::effects::ProducerIdAndEpoch;
 use crate::coordinator::group_request::{GroupAnswer, GroupRequest};
 use crate::coordinator::group_shard::GroupShard;
-use crate::coordinator::transaction_request::{TransactionAnswer, TransactionRequest};
+use crate::coordinator::transaction_request::{
+    ClientProtocol, MarkerJob, TransactionAnswer, TransactionRequest,
+};
 use crate::coordinator::transaction_shard::TransactionShard;
 use crate::log::position::LogId;
+use crate::log::transaction_marker::TransactionMarker;
 use crate::net::frame::Frame;
+use crate::partition::verification::{Verification, VerificationGuard};
 use crate::runtime::clock;
 use crate::runtime::core_id::CoreId;
 use crate::runtime::executor::{Queue, spawn};
@@ -35,11 +41,17 @@ pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
 /// The topic of transactions.
 pub const TRANSACTIONS_TOPIC: &str = "__transaction_state";
 
+/// How long markers wait that a partition did not take, at first and at most.
+const MARKER_RETRY_FIRST: Duration = Duration::from_millis(20);
+const MARKER_RETRY_MOST: Duration = Duration::from_secs(1);
+
 /// What a shard of groups is asked, as it crosses cores.
 #[derive(Clone, Debug)]
 pub enum GroupAsk {
     /// The request in the frame, which names one group.
     Frame,
+    /// The TxnOffsetCommit in the frame, with what the group's partition asks for it.
+    InTransaction(Option<VerificationGuard>),
     /// One group of an OffsetFetch.
     OffsetFetch {
         /// What is asked of it.
@@ -148,9 +160,16 @@ impl Coordinators {
     /// The coordinators of a router's core.
     #[must_use]
     pub fn start(router: &Rc<Router>, replicas: &Rc<ReplicaManager>) -> Rc<Coordinators> {
+        let groups = CoordinatorHost::start(OFFSETS_TOPIC, router, replicas);
+        let transactions = CoordinatorHost::start(TRANSACTIONS_TOPIC, router, replicas);
+        write_markers_of(&transactions, router);
+        let host: Rc<CoordinatorHost<GroupShard>> = Rc::clone(&groups);
+        replicas.on_marker(Rc::new(move |log, marker: TransactionMarker| {
+            host.marker_written(log, marker.producer_id, marker.commit);
+        }));
         Rc::new(Coordinators {
-            groups: CoordinatorHost::start(OFFSETS_TOPIC, router, replicas),
-            transactions: CoordinatorHost::start(TRANSACTIONS_TOPIC, router, replicas),
+            groups,
+            transactions,
             parked: RefCell::default(),
             next_parked: Cell::new(0),
         })
@@ -182,7 +201,7 @@ impl Coordinators {
         match call {
             CoordinatorCall::Group(call) => pending(self.ask_group(&call), PendingAnswer::Group),
             CoordinatorCall::Transaction(log, request) => {
-                let asked = self.transactions.ask(log, Client::default(), request);
+                let asked = self.transactions.ask(log, Client::default(), request, None);
                 pending(asked, PendingAnswer::Transaction)
             }
         }
@@ -198,7 +217,9 @@ impl Coordinators {
             version: decoded.header.api_version,
         };
         let request = match &call.ask {
-            GroupAsk::Frame => group_request(decoded.api, client.version, decoded.body.clone()),
+            GroupAsk::Frame | GroupAsk::InTransaction(_) => {
+                group_request(decoded.api, client.version, decoded.body.clone())
+            }
             GroupAsk::OffsetFetch {
                 group,
                 require_stable,
@@ -210,8 +231,12 @@ impl Coordinators {
             GroupAsk::ConsumerDescribe(group) => Some(GroupRequest::ConsumerDescribe(group)),
             GroupAsk::Delete(group) => Some(GroupRequest::DeleteGroup(group)),
         };
+        let guard = match call.ask {
+            GroupAsk::InTransaction(guard) => guard,
+            _ => None,
+        };
         match request {
-            Some(request) => self.groups.ask(call.log, client, request),
+            Some(request) => self.groups.ask(call.log, client, request, guard),
             None => Asked::Not(Unavailable::Malformed),
         }
     }
@@ -236,6 +261,79 @@ impl Coordinators {
         if let Some(parked) = parked {
             parked.keep(answer);
         }
+    }
+}
+
+/// Has the markers written that the transactions of this core end with.
+fn write_markers_of(transactions: &Rc<CoordinatorHost<TransactionShard>>, router: &Rc<Router>) {
+    let (host, router) = (Rc::downgrade(transactions), Rc::downgrade(router));
+    transactions.set_marker_writer(Rc::new(move |partition, epoch, job| {
+        if let (Some(host), Some(router)) = (host.upgrade(), router.upgrade()) {
+            spawn(
+                Queue::Network,
+                write_markers(router, host, partition, epoch, job),
+            );
+        }
+    }));
+}
+
+/// Writes the markers of one transaction until every partition that still exists has its own.
+async fn write_markers(
+    router: Rc<Router>,
+    host: Rc<CoordinatorHost<TransactionShard>>,
+    partition: u32,
+    coordinator_epoch: i32,
+    job: MarkerJob,
+) {
+    let marker = TransactionMarker {
+        producer_id: job.producer.id,
+        producer_epoch: job.producer.epoch,
+        coordinator_epoch,
+        commit: job.commit,
+    };
+    let bumps_epoch = job.protocol == ClientProtocol::V2;
+    let mut left = logs_of(&router.image(), &job);
+    let mut wait = MARKER_RETRY_FIRST;
+    while !left.is_empty() {
+        let logs = left.clone();
+        let written = router.write_markers_that(logs, marker, bumps_epoch).await;
+        let results = left.iter().zip(written);
+        let again = results.filter(|(_, result)| is_worth_a_try(result));
+        left = again.map(|(log, _)| *log).collect();
+        if !left.is_empty() {
+            clock::sleep(wait).await;
+            wait = (wait * 2).min(MARKER_RETRY_MOST);
+        }
+    }
+    host.with_partition(partition, |shard, _, effects| {
+        shard.markers_written(&job, effects);
+    });
+    host.with_partition(partition, |shard, context, effects| {
+        shard.complete(context, &job, effects);
+    });
+}
+
+fn logs_of(image: &MetadataImage, job: &MarkerJob) -> Vec<LogId> {
+    let mut logs = Vec::new();
+    for (name, partitions) in &job.partitions {
+        if let Some(topic) = image.topic(name) {
+            let of_topic = partitions.iter();
+            logs.extend(of_topic.filter_map(|partition| log_of(topic, *partition)));
+        }
+    }
+    logs
+}
+
+/// A partition that is gone needs no marker, and one that knows a newer producer has got it.
+fn is_worth_a_try<T>(result: &Result<T, PartitionError>) -> bool {
+    match result {
+        Ok(_)
+        | Err(
+            PartitionError::Unknown
+            | PartitionError::InvalidProducerEpoch
+            | PartitionError::CoordinatorFenced,
+        ) => false,
+        Err(_) => true,
     }
 }
 
@@ -297,6 +395,19 @@ fn group_request<'a>(
 }
 
 impl Router {
+    /// What the partition of a group asks for before a producer commits offsets there.
+    pub async fn offsets_verification(
+        self: &Rc<Self>,
+        group: &str,
+        producer: ProducerIdAndEpoch,
+    ) -> PartResult<Verification> {
+        let log = coordinator_log(&self.image(), OFFSETS_TOPIC, group);
+        let log = log.ok_or(PartitionError::Unknown)?;
+        let header = transactional_header(producer);
+        let verified = self.verifications(vec![(log, header)]).await;
+        verified.into_iter().next().expect("one result per part")
+    }
+
     /// What every shard of transactions lists, on whatever core; an error where one does not serve.
     pub async fn list_transactions(
         self: &Rc<Self>,

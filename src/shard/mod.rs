@@ -20,6 +20,7 @@ pub mod directory_watch;
 pub mod housekeeping;
 mod image_delta;
 pub mod metadata_snapshot;
+pub mod partition_transactions;
 pub mod placement;
 pub mod replica_manager;
 pub mod request;

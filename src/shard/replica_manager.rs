@@ -10,6 +10,7 @@ use futures_util::future::join_all;
 
 use super::directory_health::DirectoryHealth;
 use super::housekeeping::{Housekeeper, HousekeepingConfig};
+use super::partition_transactions::MarkerHook;
 use super::request::{
     AppendPart, AppendedPart, DeleteRecordsPart, EpochEndPart, FetchPart, FetchedPart, FoundOffset,
     ListOffsetsPart, LogUsage, OffsetWanted, PartitionError, Promise,
@@ -21,7 +22,7 @@ use crate::log::position::{LogId, Offset};
 use crate::log::reader::Slices;
 use crate::log::scrub::{ScrubCounts, Scrubber};
 use crate::partition::leader::EpochJudgement;
-use crate::partition::replica::{AppendRefusal, Placed, Replica};
+use crate::partition::replica::{AppendRefusal, AppendTerms, Placed, Replica};
 use crate::partition::turns::Turn;
 use crate::runtime::core_id::CoreId;
 use crate::runtime::disk;
@@ -80,6 +81,7 @@ pub struct ReplicaManager {
     pub(super) looked: Signal,
     scrubber: Rc<Scrubber>,
     housekeeper: Housekeeper,
+    pub(super) marker_hooks: RefCell<Vec<Rc<MarkerHook>>>,
 }
 
 /// The result of one part of a request.
@@ -112,6 +114,7 @@ impl ReplicaManager {
             settings,
             looked: Signal::default(),
             housekeeper: Housekeeper::new(&settings.housekeeping, settings.decompressed_max_bytes),
+            marker_hooks: RefCell::default(),
         });
         spawn(Queue::Background, manager.clone().watch_directories());
         Housekeeper::start(&manager, &settings.housekeeping);
@@ -268,7 +271,7 @@ impl ReplicaManager {
         &self.housekeeper
     }
 
-    fn known(&self, log: LogId) -> PartResult<Rc<Replica>> {
+    pub(super) fn known(&self, log: LogId) -> PartResult<Rc<Replica>> {
         self.replica(log)
             .ok_or_else(|| match self.missing.borrow().get(&log) {
                 Some(why) => PartitionError::Storage(why.clone()),
@@ -327,13 +330,19 @@ impl ReplicaManager {
     }
 
     /// Reads what is there now, in the order of the parts, until `max_bytes`.
-    pub async fn read(&self, parts: &[FetchPart], max_bytes: usize) -> Vec<FetchedPart> {
+    pub async fn read(
+        &self,
+        parts: &[FetchPart],
+        max_bytes: usize,
+        read_committed: bool,
+    ) -> Vec<FetchedPart> {
         let mut left = max_bytes;
         let mut nothing_yet = true;
         let mut fetched = Vec::with_capacity(parts.len());
         for part in parts {
             let most = left.min(part.max_bytes);
-            let answer = self.read_part(part, most, nothing_yet).await;
+            let room = (most, nothing_yet);
+            let answer = self.read_part(part, room, read_committed).await;
             left = left.saturating_sub(answer.size_bytes);
             nothing_yet &= answer.size_bytes == 0;
             fetched.push(answer);
@@ -341,7 +350,12 @@ impl ReplicaManager {
         fetched
     }
 
-    async fn read_part(&self, part: &FetchPart, most: usize, whole_first: bool) -> FetchedPart {
+    async fn read_part(
+        &self,
+        part: &FetchPart,
+        (most, whole_first): (usize, bool),
+        read_committed: bool,
+    ) -> FetchedPart {
         let replica = match self.led(part.log, part.current_leader_epoch) {
             Ok(replica) => replica,
             Err(error) => return FetchedPart::failed(part.log, error),
@@ -350,18 +364,24 @@ impl ReplicaManager {
             log: part.log,
             error: None,
             high_watermark: replica.high_watermark().0,
-            last_stable_offset: replica.high_watermark().0,
+            last_stable_offset: replica.last_stable_offset().0,
             log_start_offset: replica.log().start_offset().0,
             leader_epoch: replica.leader_epoch(),
             diverging: diverging(&replica, part),
             slices: Slices::new(),
             size_bytes: 0,
+            aborted: Vec::new(),
         };
         if answer.diverging.is_some() {
             return answer;
         }
-        match replica.read(Offset(part.offset), most, whole_first).await {
+        let from = Offset(part.offset);
+        let read = replica.read(from, most, whole_first, read_committed);
+        match read.await {
             Ok(run) => {
+                if read_committed {
+                    answer.aborted = replica.aborted_in(from, &run);
+                }
                 answer.size_bytes = run.size_bytes;
                 answer.slices = run.slices;
                 answer
@@ -373,9 +393,9 @@ impl ReplicaManager {
         }
     }
 
-    /// Waits until one of the partitions has a high watermark above the one named with it, or does
-    /// not serve any more.
-    pub async fn grown_beyond(&self, seen: &[(LogId, i64)]) {
+    /// Waits until one of the partitions can be read beyond the offset named with it, or does not
+    /// serve any more.
+    pub async fn grown_beyond(&self, seen: &[(LogId, i64)], read_committed: bool) {
         let grown = Rc::new(Signal::default());
         loop {
             let wait = grown.raised();
@@ -383,7 +403,8 @@ impl ReplicaManager {
                 let Some(replica) = self.replica(*log) else {
                     return;
                 };
-                if replica.high_watermark().0 > *seen || replica.log().healthy().is_err() {
+                let end = replica.readable_end(read_committed);
+                if end.0 > *seen || replica.log().healthy().is_err() {
                     return;
                 }
                 replica.watch(&grown);
@@ -406,10 +427,13 @@ impl ReplicaManager {
             },
         };
         let found = match part.wanted {
-            OffsetWanted::Latest => return Ok(at(replica.high_watermark().0)),
+            OffsetWanted::Latest => return Ok(at(replica.readable_end(part.read_committed).0)),
             OffsetWanted::Earliest => return Ok(at(replica.log().start_offset().0)),
-            OffsetWanted::MaxTimestamp => replica.latest_in_time(limit).await,
-            OffsetWanted::Timestamp(timestamp_ms) => replica.first_at(timestamp_ms, limit).await,
+            OffsetWanted::MaxTimestamp => replica.latest_in_time(limit, part.read_committed).await,
+            OffsetWanted::Timestamp(timestamp_ms) => {
+                let read_committed = part.read_committed;
+                replica.first_at(timestamp_ms, limit, read_committed).await
+            }
         };
         Ok(match found.map_err(unreadable)? {
             Some(record) => FoundOffset {
@@ -449,6 +473,8 @@ impl ReplicaManager {
             return Err(PartitionError::OffsetOutOfRange);
         }
         replica.log().advance_start(to).await.map_err(unreadable)?;
+        // An open transaction that began below holds nobody up any more.
+        replica.grew();
         Ok(replica.log().start_offset().0)
     }
 
@@ -478,7 +504,12 @@ impl ReplicaManager {
 /// Appends one part in its turn.
 async fn place((part, ordered): Ordered) -> PartResult<(Rc<Replica>, Placed)> {
     let (replica, turn) = ordered?;
-    let placed = replica.append(turn, &part.header, &part.payload).await;
+    let terms = AppendTerms {
+        guard: part.guard,
+        bumps_epochs: part.bumps_epochs,
+    };
+    let placed = replica.append(turn, &part.header, &part.payload, terms);
+    let placed = placed.await;
     let place = placed.map_err(refused)?;
     Ok((replica, place))
 }
@@ -531,16 +562,19 @@ fn diverging(replica: &Replica, part: &FetchPart) -> Option<(i32, i64)> {
     (apart && epoch >= 0).then_some((epoch, end))
 }
 
-fn refused(refusal: AppendRefusal) -> PartitionError {
+pub(super) fn refused(refusal: AppendRefusal) -> PartitionError {
     match refusal {
         AppendRefusal::Log(error) => unreadable(error),
         AppendRefusal::OutOfOrderSequence => PartitionError::OutOfOrderSequence,
         AppendRefusal::InvalidProducerEpoch => PartitionError::InvalidProducerEpoch,
         AppendRefusal::TooLarge => PartitionError::BatchTooLarge,
+        AppendRefusal::InvalidTransactionState => PartitionError::InvalidTransactionState,
+        AppendRefusal::CoordinatorFenced => PartitionError::CoordinatorFenced,
+        AppendRefusal::TooManyTransactions => PartitionError::TooManyTransactions,
     }
 }
 
-fn unreadable(error: LogError) -> PartitionError {
+pub(super) fn unreadable(error: LogError) -> PartitionError {
     match error {
         LogError::Offline(reason) => PartitionError::Storage(reason.to_string()),
         LogError::Deleted => PartitionError::Unknown,

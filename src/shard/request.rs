@@ -7,10 +7,16 @@
 use std::ops::{Deref, Range};
 
 use crate::cluster::image::TopicImage;
-use crate::log::position::LogId;
 use crate::log::reader::Slices;
+use crate::log::transactions::AbortedTransaction;
 use crate::net::frame::Frame;
+use crate::partition::verification::VerificationGuard;
 use crate::wire::record_batch::BatchHeader;
+
+pub use crate::log::position::{LogId, Offset};
+pub use crate::log::producer_state::ProducerOutline;
+pub use crate::log::transaction_marker::TransactionMarker;
+pub use crate::partition::verification::Verification;
 
 /// The log of a partition by its number on the wire, if the topic has it.
 #[must_use]
@@ -45,6 +51,12 @@ pub enum PartitionError {
     InvalidProducerEpoch,
     /// The batch is larger than a segment may be.
     BatchTooLarge,
+    /// The batch opens a transaction that nobody vouches for, or is outside of its producer's.
+    InvalidTransactionState,
+    /// The marker is of a coordinator that was replaced.
+    CoordinatorFenced,
+    /// The partition remembers as many open and aborted transactions as it may.
+    TooManyTransactions,
     /// The records can only be deleted by retention: the topic is compacted.
     PolicyViolation,
     /// The core that owns the partition has too much to do.
@@ -82,6 +94,10 @@ pub struct AppendPart {
     pub header: BatchHeader,
     /// The records.
     pub payload: Payload,
+    /// Needed where it opens a transaction.
+    pub guard: Option<VerificationGuard>,
+    /// Its producer's epoch grows with every transaction (KIP-890).
+    pub bumps_epochs: bool,
 }
 
 /// A batch's place.
@@ -155,6 +171,8 @@ pub struct FetchedPart {
     pub slices: Slices,
     /// Bytes of them.
     pub size_bytes: usize,
+    /// For readers of what is committed: transactions whose records among these do not count.
+    pub aborted: Vec<AbortedTransaction>,
 }
 
 /// Which offset is looked for (Kafka: `ListOffsetsRequest`).
@@ -179,7 +197,7 @@ pub struct ListOffsetsPart {
     pub wanted: OffsetWanted,
     /// The leader epoch the client knows, or -1.
     pub current_leader_epoch: i32,
-    /// Whether the end is the last stable offset.
+    /// Whether only what is below the last stable offset is found.
     pub read_committed: bool,
 }
 
@@ -252,6 +270,7 @@ impl FetchedPart {
             diverging: None,
             slices: Slices::new(),
             size_bytes: 0,
+            aborted: Vec::new(),
         }
     }
 }

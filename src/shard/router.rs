@@ -31,12 +31,16 @@ use crate::cluster::controller::{Command, CommandReply};
 use crate::cluster::image::MetadataImage;
 use crate::config::broker::BrokerConfig;
 use crate::log::position::LogId;
+use crate::log::producer_state::ProducerOutline;
+use crate::log::transaction_marker::TransactionMarker;
+use crate::partition::verification::Verification;
 use crate::runtime::clock;
 use crate::runtime::core_id::CoreId;
 use crate::runtime::executor::{Queue, spawn};
 use crate::runtime::mesh::MeshPort;
 use crate::runtime::signal::{Promise as SlotPromise, Promised, Signal, promise};
 use crate::wire::codec::Uuid;
+use crate::wire::record_batch::BatchHeader;
 
 /// Messages taken from the mailboxes in one turn.
 const MOST_PER_TURN: usize = 64;
@@ -44,11 +48,14 @@ const MOST_PER_TURN: usize = 64;
 /// What one core asks another.
 enum Question {
     Append(Vec<AppendPart>, Promise),
-    Read(Vec<FetchPart>, usize),
-    AwaitGrowth(Vec<(LogId, i64)>, Duration),
+    Read(Vec<FetchPart>, usize, bool),
+    AwaitGrowth(Vec<(LogId, i64)>, bool, Duration),
     ListOffsets(Vec<ListOffsetsPart>),
     EpochEnds(Vec<EpochEndPart>),
     DeleteRecords(Vec<DeleteRecordsPart>),
+    Verify(Vec<(LogId, BatchHeader)>),
+    WriteMarkers(Vec<LogId>, TransactionMarker, bool),
+    DescribeProducers(Vec<LogId>),
     Usage,
     Apply(Arc<MetadataImage>),
     Offline(Arc<BTreeSet<LogId>>),
@@ -65,6 +72,9 @@ enum Answer {
     Offsets(Vec<PartResult<FoundOffset>>),
     EpochEnds(Vec<PartResult<(i32, i64)>>),
     LogStarts(Vec<PartResult<i64>>),
+    Verified(Vec<PartResult<Verification>>),
+    MarkersWritten(Vec<PartResult<AppendedPart>>),
+    Producers(Vec<PartResult<Vec<ProducerOutline>>>),
     Usage(Vec<LogUsage>),
     Applied,
     Controlled(Result<CommandReply, ControlFailure>),
@@ -275,7 +285,7 @@ impl Router {
     ) -> Vec<FetchedPart> {
         let deadline_us = clock::monotonic_us() + terms.max_wait_ms.saturating_mul(1000);
         loop {
-            let mut fetched = self.read(&parts, terms.max_bytes).await;
+            let mut fetched = self.read(&parts, &terms).await;
             cut_excess(&mut fetched, terms.max_bytes);
             let bytes: usize = fetched.iter().map(|part| part.size_bytes).sum();
             let urgent = |part: &FetchedPart| part.error.is_some() || part.diverging.is_some();
@@ -287,13 +297,14 @@ impl Router {
             {
                 return fetched;
             }
-            let seen = fetched
-                .iter()
-                .map(|part| (part.log, part.high_watermark))
-                .collect();
+            let end = |part: &FetchedPart| match terms.read_committed {
+                true => part.last_stable_offset,
+                false => part.high_watermark,
+            };
+            let seen = fetched.iter().map(|part| (part.log, end(part))).collect();
             drop(fetched);
-            self.await_growth(seen, Duration::from_micros(left_us))
-                .await;
+            let at_most = Duration::from_micros(left_us);
+            self.await_growth(seen, terms.read_committed, at_most).await;
         }
     }
 
@@ -343,6 +354,69 @@ impl Router {
             Question::DeleteRecords,
             |answer| match answer {
                 Answer::LogStarts(starts) => Some(starts),
+                _ => None,
+            },
+        )
+        .await
+    }
+
+    /// Whether the coordinator has to be asked before these batches are appended.
+    pub async fn verifications(
+        self: &Rc<Self>,
+        parts: Vec<(LogId, BatchHeader)>,
+    ) -> Vec<PartResult<Verification>> {
+        self.each_owner(
+            parts,
+            |(log, _)| *log,
+            Question::Verify,
+            |answer| match answer {
+                Answer::Verified(verified) => Some(verified),
+                _ => None,
+            },
+        )
+        .await
+    }
+
+    /// Appends a marker to each of the logs; durable on return.
+    pub async fn write_markers(
+        self: &Rc<Self>,
+        logs: Vec<LogId>,
+        marker: TransactionMarker,
+    ) -> Vec<PartResult<AppendedPart>> {
+        self.write_markers_that(logs, marker, false).await
+    }
+
+    /// Appends a marker that may have to bump the producer's epoch to each of the logs; see
+    /// [`Replica::append_marker_that`](crate::partition::replica::Replica::append_marker_that).
+    pub async fn write_markers_that(
+        self: &Rc<Self>,
+        logs: Vec<LogId>,
+        marker: TransactionMarker,
+        bumps_epoch: bool,
+    ) -> Vec<PartResult<AppendedPart>> {
+        self.each_owner(
+            logs,
+            |log| *log,
+            |logs| Question::WriteMarkers(logs, marker, bumps_epoch),
+            |answer| match answer {
+                Answer::MarkersWritten(written) => Some(written),
+                _ => None,
+            },
+        )
+        .await
+    }
+
+    /// Who writes to these partitions.
+    pub async fn describe_producers(
+        self: &Rc<Self>,
+        logs: Vec<LogId>,
+    ) -> Vec<PartResult<Vec<ProducerOutline>>> {
+        self.each_owner(
+            logs,
+            |log| *log,
+            Question::DescribeProducers,
+            |answer| match answer {
+                Answer::Producers(producers) => Some(producers),
                 _ => None,
             },
         )
@@ -517,15 +591,16 @@ impl Router {
         results
     }
 
-    async fn read(self: &Rc<Self>, parts: &[FetchPart], max_bytes: usize) -> Vec<FetchedPart> {
+    async fn read(self: &Rc<Self>, parts: &[FetchPart], terms: &FetchTerms) -> Vec<FetchedPart> {
+        let (max_bytes, read_committed) = (terms.max_bytes, terms.read_committed);
         if parts.iter().all(|part| self.owner(part.log) == self.core) {
-            return self.replicas.read(parts, max_bytes).await;
+            return self.replicas.read(parts, max_bytes, read_committed).await;
         }
         let failed = |part: &FetchPart| FetchedPart::failed(part.log, PartitionError::Overloaded);
         let mut results: Vec<FetchedPart> = parts.iter().map(failed).collect();
         let mut asked = Vec::new();
         for (owner, indexes, parts) in self.by_owner(parts.to_vec(), |part| part.log) {
-            let question = Question::Read(parts, max_bytes);
+            let question = Question::Read(parts, max_bytes, read_committed);
             let answer = if owner == self.core {
                 Some(self.clone().answer_here(question))
             } else {
@@ -544,8 +619,13 @@ impl Router {
         results
     }
 
-    /// Waits until a partition grew, on whatever core, at most so long.
-    async fn await_growth(self: &Rc<Self>, seen: Vec<(LogId, i64)>, at_most: Duration) {
+    /// Waits until a partition can be read further, on whatever core, at most so long.
+    async fn await_growth(
+        self: &Rc<Self>,
+        seen: Vec<(LogId, i64)>,
+        read_committed: bool,
+        at_most: Duration,
+    ) {
         let grown = Rc::new(Signal::default());
         let raised = grown.raised();
         let mut here = Vec::new();
@@ -554,7 +634,8 @@ impl Router {
                 here = seen;
                 continue;
             }
-            let Some(answer) = self.ask(owner, Question::AwaitGrowth(seen, at_most)) else {
+            let question = Question::AwaitGrowth(seen, read_committed, at_most);
+            let Some(answer) = self.ask(owner, question) else {
                 // Its mailbox is full: look again soon instead of waiting for its word.
                 clock::sleep(Duration::from_millis(5).min(at_most)).await;
                 return;
@@ -569,7 +650,7 @@ impl Router {
             if here.is_empty() {
                 std::future::pending::<()>().await;
             }
-            self.replicas.grown_beyond(&here).await;
+            self.replicas.grown_beyond(&here, read_committed).await;
         };
         let either = futures_lite::future::or(local, raised);
         futures_lite::future::or(either, clock::sleep(at_most)).await;
@@ -644,11 +725,12 @@ impl Router {
                 let results = self.replicas.start_append(parts, until).await;
                 Answer::Appended(results.unwrap_or_default())
             }
-            Question::Read(parts, max_bytes) => {
-                Answer::Fetched(self.replicas.read(&parts, max_bytes).await)
+            Question::Read(parts, max_bytes, read_committed) => {
+                let read = self.replicas.read(&parts, max_bytes, read_committed);
+                Answer::Fetched(read.await)
             }
-            Question::AwaitGrowth(seen, at_most) => {
-                let grown = self.replicas.grown_beyond(&seen);
+            Question::AwaitGrowth(seen, read_committed, at_most) => {
+                let grown = self.replicas.grown_beyond(&seen, read_committed);
                 futures_lite::future::or(grown, clock::sleep(at_most)).await;
                 Answer::Grown
             }
@@ -671,6 +753,19 @@ impl Router {
                     starts.push(self.replicas.delete_records(part).await);
                 }
                 Answer::LogStarts(starts)
+            }
+            Question::Verify(parts) => {
+                let verified = parts.iter().map(|part| self.replicas.verification(part));
+                Answer::Verified(verified.collect())
+            }
+            Question::WriteMarkers(logs, marker, bumps_epoch) => {
+                let written = self.replicas.write_markers(&logs, marker, bumps_epoch);
+                Answer::MarkersWritten(written.await)
+            }
+            Question::DescribeProducers(logs) => {
+                let logs = logs.into_iter();
+                let producers = logs.map(|log| self.replicas.describe_producers(log));
+                Answer::Producers(producers.collect())
             }
             Question::Usage => Answer::Usage(self.replicas.usage()),
             Question::Apply(image) => {
@@ -740,6 +835,7 @@ fn cut_excess(fetched: &mut [FetchedPart], max_bytes: usize) {
     for part in fetched {
         if total > 0 && total + part.size_bytes > max_bytes {
             part.slices.clear();
+            part.aborted.clear();
             part.size_bytes = 0;
         }
         total += part.size_bytes;
