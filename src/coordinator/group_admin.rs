@@ -9,6 +9,7 @@ use crate::wire::messages::list_groups::{ListGroupsRequest, ListedGroup};
 
 use super::classic_group::{ClassicGroup, State};
 use super::classic_member::Member;
+use super::consumer_protocol::CONSUMER;
 use super::context::Context;
 use super::group_shard::{Group, GroupShard};
 
@@ -20,16 +21,20 @@ const CLASSIC: &str = "classic";
 impl GroupShard {
     /// Decides a DescribeGroups for one group.
     pub(super) fn describe(&self, context: &Context<'_>, id: &str) -> DescribedGroup<'static> {
-        match self.groups.get(id).and_then(Group::classic) {
-            Some(group) => describe_classic(group),
-            None if context.client.version >= NOT_FOUND_FROM => DescribedGroup {
+        let message = match self.groups.get(id) {
+            Some(Group::Classic(group)) => return describe_classic(group),
+            Some(Group::Consumer(_)) => format!("Group {id} is not a classic group."),
+            None => not_found(id),
+        };
+        match context.client.version {
+            NOT_FOUND_FROM.. => DescribedGroup {
                 error_code: ErrorCode::GroupIdNotFound.code(),
-                error_message: Some(not_found(id).into()),
+                error_message: Some(message.into()),
                 group_id: id.to_owned().into(),
                 group_state: DEAD.into(),
                 ..Default::default()
             },
-            None => DescribedGroup {
+            _ => DescribedGroup {
                 group_id: id.to_owned().into(),
                 group_state: DEAD.into(),
                 ..Default::default()
@@ -40,9 +45,11 @@ impl GroupShard {
     /// Decides a ConsumerGroupDescribe for one group.
     pub(super) fn describe_consumer(
         &self,
+        context: &Context<'_>,
         id: &str,
     ) -> consumer_group_describe::DescribedGroup<'static> {
         let message = match self.groups.get(id) {
+            Some(Group::Consumer(group)) => return group.describe(context),
             Some(Group::Classic(_)) => format!("Group {id} is not a consumer group."),
             None => not_found(id),
         };
@@ -59,12 +66,12 @@ impl GroupShard {
         let wanted = |filter: &[std::borrow::Cow<'_, str>], name: &str| {
             filter.is_empty() || filter.iter().any(|asked| asked.eq_ignore_ascii_case(name))
         };
-        if !wanted(&request.types_filter, CLASSIC) {
-            return Vec::new();
-        }
-        let groups = self.groups.values().filter_map(Group::classic);
-        let groups = groups.filter(|group| wanted(&request.states_filter, group.state.name()));
-        groups.map(listed).collect()
+        let groups = self.groups.values().map(listed);
+        let groups = groups.filter(|group| {
+            wanted(&request.types_filter, &group.group_type)
+                && wanted(&request.states_filter, &group.group_state)
+        });
+        groups.collect()
     }
 }
 
@@ -72,13 +79,22 @@ fn not_found(id: &str) -> String {
     format!("Group {id} not found.")
 }
 
-fn listed(group: &ClassicGroup) -> ListedGroup<'static> {
-    let protocol_type = group.protocol_type.as_deref().unwrap_or("");
-    ListedGroup {
-        group_id: group.id.to_string().into(),
-        protocol_type: protocol_type.to_owned().into(),
-        group_state: group.state.name().into(),
-        group_type: CLASSIC.into(),
+fn listed(group: &Group) -> ListedGroup<'static> {
+    match group {
+        Group::Classic(group) => ListedGroup {
+            group_id: group.id.to_string().into(),
+            protocol_type: (group.protocol_type.as_deref().unwrap_or(""))
+                .to_owned()
+                .into(),
+            group_state: group.state.name().into(),
+            group_type: CLASSIC.into(),
+        },
+        Group::Consumer(group) => ListedGroup {
+            group_id: group.id.clone().into(),
+            protocol_type: CONSUMER.into(),
+            group_state: group.state().name().into(),
+            group_type: CONSUMER.into(),
+        },
     }
 }
 

@@ -9,10 +9,10 @@ use crate::wire::error_code::ErrorCode;
 use super::classic_group::{ClassicGroup, State};
 use super::context::Context;
 use super::effects::{Effects, Ticket};
-use super::group_records::{group_tombstone, offset_tombstone, record_bytes};
+use super::group_records::{offset_tombstone, record_bytes};
 use super::group_request::GroupAnswer;
 use super::group_shard::{Group, GroupShard};
-use super::group_turn::{Due, Turn};
+use super::group_turn::Due;
 use super::offset_table::CommittedOffset;
 
 /// Records of one call, about.
@@ -94,6 +94,7 @@ impl GroupShard {
             Due::Sync(group) => {
                 self.on_classic(&group, context, effects, ClassicGroup::sync_timer_fired);
             }
+            Due::Consumer(group) => self.consumer_timer_fired(&group, context, effects),
             Due::Expiry => {
                 let interval_ms = context.groups.offsets_retention_check_interval_ms;
                 let due_ms = context.now_ms.saturating_add(interval_ms);
@@ -170,10 +171,10 @@ impl GroupShard {
         context: &mut Context<'_>,
         effects: &mut Effects<GroupAnswer>,
     ) -> Option<Chore> {
-        let error = match self.groups.get(&id).and_then(Group::classic) {
+        let error = match self.groups.get(&id) {
             None => ErrorCode::GroupIdNotFound,
-            Some(group) if group.state != State::Empty => ErrorCode::NonEmptyGroup,
-            Some(_) => ErrorCode::None,
+            Some(group) if group.is_empty() => ErrorCode::None,
+            Some(_) => ErrorCode::NonEmptyGroup,
         };
         if error == ErrorCode::None {
             loop {
@@ -215,16 +216,10 @@ impl GroupShard {
         context: &mut Context<'_>,
         effects: &mut Effects<GroupAnswer>,
     ) {
-        if let Some(Group::Classic(mut group)) = self.groups.remove(id) {
-            group.end_timers(&mut Turn {
-                context,
-                timers: &mut self.timers,
-                effects,
-            });
+        for tombstone in self.end_group(id, context, effects) {
+            budget.bytes = budget.bytes.saturating_sub(record_bytes(&tombstone));
+            effects.records.push(tombstone);
         }
-        let tombstone = group_tombstone(id);
-        budget.bytes = budget.bytes.saturating_sub(record_bytes(&tombstone));
-        effects.records.push(tombstone);
     }
 
     fn delete_topics_step(
@@ -286,11 +281,11 @@ impl GroupShard {
         context: &mut Context<'_>,
         effects: &mut Effects<GroupAnswer>,
     ) {
-        let Some(group) = self.groups.get(id).and_then(Group::classic) else {
+        let Some(group) = self.groups.get(id) else {
             return;
         };
         let rule = ExpiryRule::of(group);
-        let empty = group.state == State::Empty && group.pending.is_empty();
+        let empty = group.is_empty() && !group.has_pending();
         let retention_ms = context.groups.offsets_retention_ms;
         let mut expired: Vec<(Box<str>, i32)> = Vec::new();
         for (topic, partitions) in self.offsets.topics(id) {
@@ -327,7 +322,10 @@ enum ExpiryRule {
 }
 
 impl ExpiryRule {
-    fn of(group: &ClassicGroup) -> ExpiryRule {
+    fn of(group: &Group) -> ExpiryRule {
+        let Some(group) = group.classic() else {
+            return ExpiryRule::Commit;
+        };
         if group.protocol_type.is_none() {
             return ExpiryRule::Commit;
         }
@@ -359,6 +357,7 @@ impl ExpiryRule {
 mod tests {
     use super::*;
     use crate::coordinator::context::Client;
+    use crate::coordinator::group_records::group_tombstone;
     use crate::coordinator::group_request::GroupRequest;
     use crate::coordinator::group_world::{Entry, World};
     use crate::coordinator::scenario_requests::{Arguments, with_request};

@@ -13,15 +13,16 @@ use std::sync::Arc;
 
 use crate::wire::codec::DecodeError;
 use crate::wire::error_code::ErrorCode;
-use crate::wire::messages::consumer_group_heartbeat::ConsumerGroupHeartbeatResponse;
-use crate::wire::messages::heartbeat::HeartbeatResponse;
+use crate::wire::messages::heartbeat::{HeartbeatRequest, HeartbeatResponse};
 use crate::wire::messages::join_group::JoinGroupRequest;
 use crate::wire::messages::leave_group::{LeaveGroupRequest, LeaveGroupResponse, MemberIdentity};
-use crate::wire::messages::sync_group::SyncGroupRequest;
+use crate::wire::messages::sync_group::{SyncGroupRequest, SyncGroupResponse};
 
 use super::classic_group::{ClassicGroup, State};
 use super::classic_membership::leave_answer;
 use super::classic_rebalance::{refuse_join, refuse_sync};
+use super::consumer_group::{ConsumerGroup, ConsumerGroupState};
+use super::consumer_records::Change;
 use super::context::Context;
 use super::effects::{Effects, ProducerIdAndEpoch, Ticket};
 use super::group_chores::Chore;
@@ -45,6 +46,14 @@ pub struct GroupCounts {
     pub classic_completing_rebalance: usize,
     /// Classic groups whose members have their assignments.
     pub classic_stable: usize,
+    /// Consumer groups without members.
+    pub consumer_empty: usize,
+    /// Consumer groups whose target assignment is to be made.
+    pub consumer_assigning: usize,
+    /// Consumer groups whose members are on the way to their targets.
+    pub consumer_reconciling: usize,
+    /// Consumer groups whose members have what they are to have.
+    pub consumer_stable: usize,
     /// Members of all groups.
     pub members: usize,
     /// Committed offsets.
@@ -58,20 +67,46 @@ pub struct GroupCounts {
 pub(super) enum Group {
     /// Its members share the work themselves.
     Classic(Box<ClassicGroup>),
+    /// The coordinator shares it out (KIP-848).
+    Consumer(Box<ConsumerGroup>),
 }
 
 impl Group {
-    /// The classic group that it is.
+    /// The classic group, if it is one.
     pub(super) fn classic(&self) -> Option<&ClassicGroup> {
         match self {
             Group::Classic(group) => Some(group),
+            Group::Consumer(_) => None,
         }
     }
 
-    /// The classic group that it is.
+    /// Whether it has no members.
+    pub(super) fn is_empty(&self) -> bool {
+        match self {
+            Group::Classic(group) => group.state == State::Empty,
+            Group::Consumer(group) => group.is_empty(),
+        }
+    }
+
+    /// Whether member ids were given out that were not used yet.
+    pub(super) fn has_pending(&self) -> bool {
+        self.classic()
+            .is_some_and(|group| !group.pending.is_empty())
+    }
+
+    /// Whether members are, or may be, subscribed to a topic.
+    pub(super) fn is_subscribed(&self, topic: &str) -> bool {
+        match self {
+            Group::Classic(group) => group.is_subscribed(topic),
+            Group::Consumer(group) => group.is_subscribed(topic),
+        }
+    }
+
+    /// The classic group, if it is one.
     pub(super) fn classic_mut(&mut self) -> Option<&mut ClassicGroup> {
         match self {
             Group::Classic(group) => Some(group),
+            Group::Consumer(_) => None,
         }
     }
 }
@@ -108,16 +143,7 @@ impl GroupShard {
                 return self.delete_group(context, ticket, group, effects);
             }
             GroupRequest::Heartbeat(request) => {
-                let instance = request.group_instance_id.as_deref();
-                let generation = request.generation_id;
-                let error = self.on_classic(&request.group_id, context, effects, |group, turn| {
-                    group.heartbeat(&request.member_id, instance, generation, turn)
-                });
-                let error = error.unwrap_or(unknown_member(&request.group_id));
-                GroupAnswer::Heartbeat(HeartbeatResponse {
-                    error_code: error.code(),
-                    ..Default::default()
-                })
+                GroupAnswer::Heartbeat(self.heartbeat(context, &request, effects))
             }
             GroupRequest::Leave(request) => {
                 GroupAnswer::Leave(self.leave(context, &request, effects))
@@ -137,14 +163,11 @@ impl GroupShard {
             }
             GroupRequest::Describe(group) => GroupAnswer::Describe(self.describe(context, group)),
             GroupRequest::List(request) => GroupAnswer::List(self.list(&request)),
-            GroupRequest::ConsumerHeartbeat(_) => {
-                GroupAnswer::ConsumerHeartbeat(ConsumerGroupHeartbeatResponse {
-                    error_code: ErrorCode::UnsupportedVersion.code(),
-                    ..Default::default()
-                })
+            GroupRequest::ConsumerHeartbeat(request) => {
+                GroupAnswer::ConsumerHeartbeat(self.consumer_heartbeat(context, &request, effects))
             }
             GroupRequest::ConsumerDescribe(group) => {
-                GroupAnswer::ConsumerDescribe(self.describe_consumer(group))
+                GroupAnswer::ConsumerDescribe(self.describe_consumer(context, group))
             }
         };
         effects.answer(ticket, answer);
@@ -165,6 +188,30 @@ impl GroupShard {
             effects,
         };
         Some(act(group, &mut turn))
+    }
+
+    fn heartbeat(
+        &mut self,
+        context: &mut Context<'_>,
+        request: &HeartbeatRequest<'_>,
+        effects: &mut Effects<GroupAnswer>,
+    ) -> HeartbeatResponse {
+        let (group, member) = (&*request.group_id, &*request.member_id);
+        let instance = request.group_instance_id.as_deref();
+        let generation = request.generation_id;
+        let error = self.on_consumer(group, |group| {
+            let verdict = group.classic_heartbeat(context, member, instance, generation);
+            verdict.err().unwrap_or(ErrorCode::None)
+        });
+        let error = error.or_else(|| {
+            self.on_classic(group, context, effects, |group, turn| {
+                group.heartbeat(member, instance, generation, turn)
+            })
+        });
+        HeartbeatResponse {
+            error_code: error.unwrap_or(unknown_member(group)).code(),
+            ..Default::default()
+        }
     }
 
     fn join(
@@ -204,13 +251,17 @@ impl GroupShard {
         }
         match self.groups.get_mut(id) {
             Some(Group::Classic(group)) => group.join(&request, ticket, &mut turn),
-            None => {
+            Some(Group::Consumer(group)) if !group.is_empty() => {
+                self.consumer_join(context, ticket, &request, effects);
+            }
+            Some(Group::Consumer(_)) | None => {
                 let wall_ms = turn.context.wall_ms;
                 let mut group = ClassicGroup::new(id.into(), Some(wall_ms));
                 let record = group.record();
                 group.join(&request, ticket, &mut turn);
                 if !group.members.is_empty() || !group.pending.is_empty() {
-                    turn.effects.records.push(record);
+                    self.end_empty_consumer(id, effects);
+                    effects.records.push(record);
                     let id = Arc::clone(&group.id);
                     self.groups.insert(id, Group::Classic(Box::new(group)));
                 }
@@ -225,6 +276,16 @@ impl GroupShard {
         request: &SyncGroupRequest<'_>,
         effects: &mut Effects<GroupAnswer>,
     ) {
+        let answer = self.on_consumer(&request.group_id, |group| {
+            let answer = group.classic_sync(context, request);
+            answer.unwrap_or_else(|error| SyncGroupResponse {
+                error_code: error.code(),
+                ..Default::default()
+            })
+        });
+        if let Some(answer) = answer {
+            return effects.answer(ticket, GroupAnswer::Sync(answer));
+        }
         let known = self.on_classic(&request.group_id, context, effects, |group, turn| {
             group.sync(request, ticket, turn);
         });
@@ -256,8 +317,18 @@ impl GroupShard {
         }];
         let batch = context.client.version >= LEAVE_IN_BATCHES_FROM;
         let members = if batch { &request.members[..] } else { &one };
-        let answers = self.on_classic(&request.group_id, context, effects, |group, turn| {
-            group.leave(members, turn)
+        let id = &*request.group_id;
+        let errors = self.consumer_leave(context, id, members, effects);
+        let answers = errors.map(|errors| {
+            let answers = members.iter().zip(errors);
+            answers
+                .map(|(member, error)| leave_answer(member, error))
+                .collect()
+        });
+        let answers = answers.or_else(|| {
+            self.on_classic(id, context, effects, |group, turn| {
+                group.leave(members, turn)
+            })
         });
         let answers = answers.unwrap_or_else(|| {
             let unknown = |member| leave_answer(member, ErrorCode::UnknownMemberId);
@@ -282,6 +353,10 @@ impl GroupShard {
         value: Option<&[u8]>,
         transaction: Option<ProducerIdAndEpoch>,
     ) -> Result<(), DecodeError> {
+        if let Some((group, change)) = Change::decode(record_key, value)? {
+            self.replay_consumer(&group, change);
+            return Ok(());
+        }
         match decode(record_key, value)? {
             GroupRecord::Offset(key, Some(value)) => {
                 let group = self.group_or_simple(&key.group);
@@ -307,7 +382,9 @@ impl GroupShard {
                 self.groups.insert(id, Group::Classic(Box::new(group)));
             }
             GroupRecord::Group(id, None) => {
-                self.groups.remove(&*id);
+                if self.groups.get(&*id).and_then(Group::classic).is_some() {
+                    self.groups.remove(&*id);
+                }
             }
             GroupRecord::Unknown => self.unknown_records += 1,
         }
@@ -343,8 +420,13 @@ impl GroupShard {
             effects,
         };
         for group in self.groups.values_mut() {
-            let Some(group) = group.classic_mut() else {
-                continue;
+            let group = match group {
+                Group::Classic(group) => group,
+                Group::Consumer(group) => {
+                    group.loaded(turn.context);
+                    group.wake(turn.timers);
+                    continue;
+                }
             };
             let members: Vec<Arc<str>> = group.members.keys().cloned().collect();
             for member in &members {
@@ -364,14 +446,29 @@ impl GroupShard {
             unknown_records: self.unknown_records,
             ..GroupCounts::default()
         };
-        for group in self.groups.values().filter_map(Group::classic) {
-            counts.members += group.members.len();
-            *match group.state {
-                State::Empty => &mut counts.classic_empty,
-                State::PreparingRebalance { .. } => &mut counts.classic_preparing_rebalance,
-                State::CompletingRebalance => &mut counts.classic_completing_rebalance,
-                State::Stable => &mut counts.classic_stable,
-            } += 1;
+        for group in self.groups.values() {
+            let (members, state) = match group {
+                Group::Classic(group) => {
+                    let state = match group.state {
+                        State::Empty => &mut counts.classic_empty,
+                        State::PreparingRebalance { .. } => &mut counts.classic_preparing_rebalance,
+                        State::CompletingRebalance => &mut counts.classic_completing_rebalance,
+                        State::Stable => &mut counts.classic_stable,
+                    };
+                    (group.members.len(), state)
+                }
+                Group::Consumer(group) => {
+                    let state = match group.state() {
+                        ConsumerGroupState::Empty => &mut counts.consumer_empty,
+                        ConsumerGroupState::Assigning => &mut counts.consumer_assigning,
+                        ConsumerGroupState::Reconciling => &mut counts.consumer_reconciling,
+                        ConsumerGroupState::Stable => &mut counts.consumer_stable,
+                    };
+                    (group.members.len(), state)
+                }
+            };
+            *state += 1;
+            counts.members += members;
         }
         counts
     }

@@ -16,6 +16,8 @@ pub(super) enum Due {
     Join(Arc<str>),
     /// The end of a group's waiting for its members to fetch their assignments.
     Sync(Arc<str>),
+    /// What members of a consumer group have to do.
+    Consumer(Arc<str>),
     /// The search for expired offsets.
     Expiry,
 }

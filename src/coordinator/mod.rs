@@ -20,11 +20,27 @@
 //! *Architecture Invariant*: a shard rebuilt by replaying its log equals the one that wrote it, but
 //! for what is not in the log.
 
+mod assignor;
+mod assignor_range;
+mod assignor_uniform;
 mod classic_group;
 mod classic_joining;
 mod classic_member;
 mod classic_membership;
 mod classic_rebalance;
+mod consumer_group;
+mod consumer_group_census;
+mod consumer_group_classic;
+mod consumer_group_deadlines;
+mod consumer_group_heartbeat;
+mod consumer_group_migration;
+mod consumer_group_queries;
+mod consumer_group_reconciliation;
+mod consumer_group_regex;
+mod consumer_group_shard;
+mod consumer_group_target;
+mod consumer_protocol;
+mod consumer_records;
 pub mod context;
 pub mod effects;
 mod group_admin;
@@ -53,5 +69,13 @@ pub mod transaction_record;
 pub mod transaction_request;
 pub mod transaction_shard;
 
+#[cfg(test)]
+mod consumer_group_property_test;
+#[cfg(test)]
+mod consumer_group_shard_test;
+#[cfg(test)]
+mod consumer_group_test;
+#[cfg(test)]
+mod consumer_group_world;
 #[cfg(test)]
 mod transaction_test;

@@ -15,13 +15,25 @@ use super::offset_table::CommittedOffset;
 const BY_ID_FROM: i16 = 10;
 
 impl GroupShard {
-    /// Decides an OffsetFetch for one group. A classic group does not care who asks.
+    /// Decides an OffsetFetch for one group. A classic group does not care who asks; a
+    /// consumer group tells members in their epoch, and who is none.
     pub(super) fn offset_fetch(
         &self,
         context: &Context<'_>,
         asked: &OffsetFetchRequestGroup<'_>,
         require_stable: bool,
     ) -> OffsetFetchResponseGroup<'static> {
+        let verdict = self.consumer(&asked.group_id).map(|group| {
+            let member_id = asked.member_id.as_deref();
+            group.validate_offset_fetch(member_id, asked.member_epoch)
+        });
+        if let Some(Err(refusal)) = verdict {
+            return OffsetFetchResponseGroup {
+                group_id: asked.group_id.to_string().into(),
+                error_code: refusal.code.code(),
+                ..Default::default()
+            };
+        }
         let topics = match &asked.topics {
             None => self.fetch_all(context, &asked.group_id, require_stable),
             Some(topics) => {

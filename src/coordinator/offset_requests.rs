@@ -19,11 +19,13 @@ use crate::wire::messages::txn_offset_commit::{
 };
 
 use super::classic_group::State;
+use super::consumer_group::ConsumerGroup;
+use super::consumer_group_queries;
 use super::context::{Context, TopicView};
 use super::effects::{CoordinatorRecord, Effects, ProducerIdAndEpoch};
 use super::group_records::{offset_record, offset_tombstone, record_bytes};
 use super::group_request::GroupAnswer;
-use super::group_shard::{Group, GroupShard};
+use super::group_shard::GroupShard;
 
 /// Largest batch of one commit: Kafka's default of `max.message.bytes`.
 const COMMIT_BYTES_MAX: usize = 1_048_588;
@@ -188,7 +190,7 @@ impl GroupShard {
     ) -> Vec<Vec<ErrorCode>> {
         // Without a topic that exists nothing is asked of the group.
         let admitted = if asked.iter().any(|topic| topic.view.is_ok()) {
-            self.admit(context, who, effects)
+            self.admit(context, who, asked, effects)
         } else {
             Ok(())
         };
@@ -253,6 +255,7 @@ impl GroupShard {
         &mut self,
         context: &mut Context<'_>,
         who: &Committer<'_>,
+        asked: &[AskedTopic<'_>],
         effects: &mut Effects<GroupAnswer>,
     ) -> Result<(), ErrorCode> {
         let transactional = who.producer.is_some();
@@ -271,6 +274,9 @@ impl GroupShard {
                 }
                 _ => Ok(()),
             };
+        }
+        if let Some(group) = self.consumer(who.group) {
+            return admit_to_consumer(group, context, who, asked);
         }
         let verdict = self.on_classic(who.group, context, effects, |group, turn| {
             let (member, instance) = (who.member, who.instance_id);
@@ -298,10 +304,11 @@ impl GroupShard {
         if id.is_empty() {
             return refused(ErrorCode::InvalidGroupId);
         }
-        let Some(group) = self.groups.get(id).and_then(Group::classic) else {
+        let Some(group) = self.groups.get(id) else {
             return refused(ErrorCode::GroupIdNotFound);
         };
-        if group.state != State::Empty && !group.uses_consumer_protocol() {
+        let classic = group.classic().filter(|group| group.state != State::Empty);
+        if classic.is_some_and(|group| !group.uses_consumer_protocol()) {
             return refused(ErrorCode::NonEmptyGroup);
         }
         let mut gone = BTreeSet::new();
@@ -347,6 +354,35 @@ impl GroupShard {
             ..Default::default()
         }
     }
+}
+
+/// Whether a member of a consumer group may commit what it asks for.
+fn admit_to_consumer(
+    group: &ConsumerGroup,
+    context: &Context<'_>,
+    who: &Committer<'_>,
+    asked: &[AskedTopic<'_>],
+) -> Result<(), ErrorCode> {
+    let transactional = who.producer.is_some();
+    let committer = consumer_group_queries::Committer {
+        member_id: who.member,
+        instance_id: who.instance_id,
+        epoch: who.generation,
+        version: (!transactional).then_some(context.client.version),
+    };
+    let known = asked.iter().filter_map(|topic| {
+        let view = topic.view.as_ref().ok()?;
+        Some((view.id, &topic.partitions))
+    });
+    let partitions =
+        known.flat_map(|(id, partitions)| partitions.iter().map(move |p| (id, p.index)));
+    let partitions: Vec<(Uuid, i32)> = partitions.collect();
+    let verdict = group.validate_offset_commit(&committer, &partitions);
+    verdict.map_err(|refusal| match refusal.code {
+        // Producers do not know the other code.
+        ErrorCode::StaleMemberEpoch if transactional => ErrorCode::IllegalGeneration,
+        code => code,
+    })
 }
 
 fn topic_of(context: &Context<'_>, name: &str) -> Result<TopicView, ErrorCode> {
