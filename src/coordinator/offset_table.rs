@@ -66,25 +66,28 @@ impl CommittedOffset {
 /// A partition of a topic of a group.
 pub(super) type Place = (Box<str>, i32);
 
+/// Offsets of a topic by partition, ascending.
+type Partitions = Vec<(i32, CommittedOffset)>;
+
 /// Topics by name. Most groups have few: the nodes of a tree would be mostly room.
 #[derive(Debug, Default, PartialEq)]
-struct Topics(Vec<(Box<str>, Vec<(i32, CommittedOffset)>)>);
+struct Topics(Vec<(Box<str>, Partitions)>);
 
 impl Topics {
     fn find(&self, topic: &str) -> Result<usize, usize> {
         self.0.binary_search_by(|entry| (*entry.0).cmp(topic))
     }
 
-    fn get(&self, topic: &str) -> Option<&Vec<(i32, CommittedOffset)>> {
+    fn get(&self, topic: &str) -> Option<&Partitions> {
         self.find(topic).ok().map(|index| &self.0[index].1)
     }
 
-    fn get_mut(&mut self, topic: &str) -> Option<&mut Vec<(i32, CommittedOffset)>> {
+    fn get_mut(&mut self, topic: &str) -> Option<&mut Partitions> {
         let index = self.find(topic).ok()?;
         Some(&mut self.0[index].1)
     }
 
-    fn get_or_insert(&mut self, topic: &str) -> &mut Vec<(i32, CommittedOffset)> {
+    fn get_or_insert(&mut self, topic: &str) -> &mut Partitions {
         let index = match self.find(topic) {
             Ok(index) => index,
             Err(index) => {
