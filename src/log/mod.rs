@@ -124,7 +124,7 @@ pub mod transactions;
 #[cfg(all(test, feature = "sim"))]
 mod compaction_test;
 #[cfg(all(test, feature = "sim"))]
-mod one_log;
+pub(crate) mod one_log;
 #[cfg(all(test, feature = "sim"))]
 mod power_cut_compaction;
 #[cfg(all(test, feature = "sim"))]
