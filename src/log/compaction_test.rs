@@ -12,7 +12,6 @@ use super::partition_log::{LogSettings, PartitionLog};
 use super::position::{LeaderEpoch, Offset};
 use super::power_cut_history::{DATA, SETTINGS};
 use super::segment::segment_file_name;
-use super::transaction_marker::TransactionMarker;
 use crate::runtime::clock;
 use crate::runtime::executor::{Queue, spawn};
 use crate::runtime::sim::disk_model::DiskModel;
@@ -20,6 +19,7 @@ use crate::runtime::sim::world::World;
 use crate::wire::record::Records;
 use crate::wire::record_batch::{BatchHeader, Batches, HEADER_BYTES};
 use crate::wire::record_batch_builder::{BatchBuilder, BatchOptions};
+use crate::wire::transaction_marker::TransactionMarker;
 
 const COMPACTED: LogSettings = LogSettings {
     segment_bytes: 6 << 10,

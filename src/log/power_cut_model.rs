@@ -10,9 +10,9 @@ use super::position::{LogId, Offset};
 use super::power_cut_compaction::{compare_keyed, is_keyed, note_cut};
 use super::producer_state::ProducerState;
 use super::reader::BatchRun;
-use super::transaction_marker::TransactionMarker;
 use super::transactions::Transactions;
 use crate::wire::record_batch::{BatchHeader, BatchView};
+use crate::wire::transaction_marker::TransactionMarker;
 
 /// What is wrong after a recovery.
 pub(super) type Verdict = Result<(), String>;

@@ -15,9 +15,9 @@ use std::io;
 use super::partition_log::{CutPlace, LogError, PartitionLog};
 use super::position::{BytePosition, Offset, SegmentId};
 use super::producer_state::{BATCHES_REMEMBERED, Producer, ProducerState, SequencedBatch};
-use super::transaction_marker::TransactionMarker;
 use crate::runtime::executor::yield_if_needed;
 use crate::wire::record_batch::{BatchHeader, HEADER_BYTES};
+use crate::wire::transaction_marker::TransactionMarker;
 
 /// See the head of this file.
 struct ProducerSearch {

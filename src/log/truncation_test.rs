@@ -10,7 +10,6 @@ use super::position::{LeaderEpoch, Offset};
 use super::power_cut_history::SETTINGS;
 use super::producer_state::{MarkerCheck, ProducerState, SequenceCheck};
 use super::recovery::RecoveredCore;
-use super::transaction_marker::TransactionMarker;
 use super::transactions::Transactions;
 use crate::runtime::clock;
 use crate::runtime::random::random_u64;
@@ -18,6 +17,7 @@ use crate::runtime::sim::disk_model::DiskModel;
 use crate::runtime::sim::world::World;
 use crate::wire::record_batch::{BatchHeader, Batches, HEADER_BYTES};
 use crate::wire::record_batch_builder::{BatchBuilder, BatchOptions};
+use crate::wire::transaction_marker::TransactionMarker;
 
 /// More producers than one step of a truncation may bring back.
 const MANY: LogSettings = LogSettings {

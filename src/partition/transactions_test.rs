@@ -7,11 +7,11 @@ use super::verification::{Verification, VerificationGuard};
 use crate::log::one_log::{KEEPING, open_one, recovered};
 use crate::log::partition_log::{LogError, LogSettings};
 use crate::log::position::Offset;
-use crate::log::transaction_marker::TransactionMarker;
 use crate::runtime::sim::disk_model::DiskModel;
 use crate::runtime::sim::world::World;
 use crate::wire::record_batch::{BatchHeader, Batches, HEADER_BYTES};
 use crate::wire::record_batch_builder::{BatchBuilder, BatchOptions};
+use crate::wire::transaction_marker::TransactionMarker;
 
 type Batch = (BatchHeader, Vec<u8>);
 
@@ -49,10 +49,7 @@ async fn append(
 
 /// The guard that a batch needs.
 fn guard(replica: &Replica, batch: &Batch) -> Option<VerificationGuard> {
-    match replica.verification(&batch.0) {
-        Verification::NotNeeded => None,
-        Verification::Needed(guard) => Some(guard),
-    }
+    replica.verification(&batch.0).guard()
 }
 
 /// Appends a batch that the coordinator vouches for; its offset once it is committed.

@@ -21,6 +21,17 @@ pub enum Verification {
     Needed(VerificationGuard),
 }
 
+impl Verification {
+    /// The guard, if the coordinator has to be asked.
+    #[must_use]
+    pub fn guard(self) -> Option<VerificationGuard> {
+        match self {
+            Verification::NotNeeded => None,
+            Verification::Needed(guard) => Some(guard),
+        }
+    }
+}
+
 /// The guards of one replica.
 #[derive(Default)]
 pub(super) struct Guards {
