@@ -19,10 +19,10 @@ use percolog::log::position::{LeaderEpoch, LogId, Offset, SegmentId};
 use percolog::log::producer_state::ProducerState;
 use percolog::log::segment::SegmentImage;
 use percolog::log::swap::Swap;
-use percolog::log::transaction_marker::TransactionMarker;
 use percolog::wire::codec::Uuid;
 use percolog::wire::record_batch::BatchHeader;
 use percolog::wire::record_batch_builder::{BatchBuilder, BatchOptions};
+use percolog::wire::transaction_marker::TransactionMarker;
 
 const MOST_FILE_BYTES: usize = 8 << 10;
 const BYTES_PER_LINE: usize = 32;
@@ -76,6 +76,12 @@ const SEGMENT: SegmentId = SegmentId(0x1122_3344_5566_7788);
 
 /// One entry of every kind.
 fn every_kind() -> Vec<Entry<'static>> {
+    let mut entries = plain_kinds();
+    entries.extend(kinds_of_transactions());
+    entries
+}
+
+fn plain_kinds() -> Vec<Entry<'static>> {
     let log = LOG;
     vec![
         Entry::Create {
@@ -140,6 +146,12 @@ fn every_kind() -> Vec<Entry<'static>> {
             log,
             producers: one_producer(),
         },
+    ]
+}
+
+fn kinds_of_transactions() -> Vec<Entry<'static>> {
+    let log = LOG;
+    vec![
         Entry::Producers {
             log,
             producers: transactional_producer(),

@@ -4,7 +4,8 @@
 //! Timestamps below zero are questions: -1 the end, -2 the log start, -3 the largest timestamp, -4
 //! the start of what is local (here the log start). What is only in tiers (-5, -6) is not there:
 //! offset -1 without an error. A question that the version does not know is UNSUPPORTED_VERSION. A
-//! partition named twice is answered once, with INVALID_REQUEST. Isolation counts for the end alone.
+//! partition named twice is answered once, with INVALID_REQUEST. For readers of what is committed the end
+//! is the last stable offset, and no record is found beyond it.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

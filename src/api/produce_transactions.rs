@@ -11,7 +11,6 @@ use std::sync::Arc;
 use super::dispatch::Api;
 use super::error_mapping::{partition_code, partition_message};
 use super::produce::{Plan, PlannedPartition, Refusal};
-use crate::shard::request::Verification;
 use crate::wire::error_code::ErrorCode;
 
 /// Topic and partition of a part.
@@ -33,12 +32,14 @@ pub(super) async fn verify(api: &Api, plan: &mut Plan, transactional_id: &str, v
     let mut needed: BTreeMap<(i64, i16), Vec<usize>> = BTreeMap::new();
     for (part, answer) in parts.into_iter().zip(answers) {
         match answer {
-            Ok(Verification::NotNeeded) => {}
-            Ok(Verification::Needed(guard)) => {
+            Ok(verification) => {
                 let appended = &mut plan.parts[part];
-                appended.guard = Some(guard);
-                let producer = (appended.header.producer_id, appended.header.producer_epoch);
-                needed.entry(producer).or_default().push(part);
+                appended.guard = verification.guard();
+                if appended.guard.is_some() {
+                    let header = &appended.header;
+                    let producer = (header.producer_id, header.producer_epoch);
+                    needed.entry(producer).or_default().push(part);
+                }
             }
             Err(error) => {
                 let refusal = Refusal {
@@ -102,19 +103,18 @@ fn refuse(plan: &mut Plan, mut refusals: BTreeMap<usize, Refusal>) {
 mod tests {
     use super::*;
     use crate::api::produce::PlannedTopic;
-    use crate::shard::request::{AppendPart, LogId, Payload};
+    use crate::cluster::image::{MetadataImage, PartitionImage};
+    use crate::cluster::record::MetadataRecord;
+    use crate::shard::request::{AppendPart, Payload, log_of};
     use crate::wire::codec::Uuid;
     use crate::wire::record_batch::BatchHeader;
     use crate::wire::record_batch_builder::{BatchBuilder, BatchOptions};
 
-    fn part(partition: u32) -> AppendPart {
+    fn part(image: &MetadataImage, partition: i32) -> AppendPart {
         let mut batch = BatchBuilder::new(BatchOptions::default());
         batch.append(1, None, None, [].into_iter());
         AppendPart {
-            log: LogId {
-                topic: [1; 16],
-                partition,
-            },
+            log: log_of(image.topic("t").expect("made"), partition).expect("made"),
             header: BatchHeader::parse(&batch.finish()).expect("just built"),
             payload: Payload::Owned(Vec::new()),
             guard: None,
@@ -122,8 +122,26 @@ mod tests {
         }
     }
 
+    fn image() -> MetadataImage {
+        let mut image = MetadataImage::empty("c", 1);
+        let partition = PartitionImage {
+            leader: 1,
+            leader_epoch: 0,
+            replicas: vec![1],
+            isr: vec![1],
+        };
+        image.apply(&MetadataRecord::TopicCreated {
+            name: "t".to_string(),
+            id: Uuid([1; 16]),
+            partitions: vec![partition; 4],
+            configs: BTreeMap::new(),
+        });
+        image
+    }
+
     #[test]
     fn what_is_refused_leaves_the_plan_and_the_rest_keeps_its_place() {
+        let image = image();
         let unknown = Err(Refusal::of(ErrorCode::UnknownTopicOrPartition));
         let outcomes = [Ok(-1), unknown, Ok(-1), Ok(-1)];
         let partitions = (0..).zip(outcomes);
@@ -136,7 +154,7 @@ mod tests {
         };
         let mut plan = Plan {
             topics: vec![topic],
-            parts: [0, 2, 3].map(part).into(),
+            parts: [0, 2, 3].map(|index| part(&image, index)).into(),
         };
         let indexes = |plan: &Plan| places(plan).iter().map(|place| place.1).collect::<Vec<_>>();
         assert_eq!(indexes(&plan), [0, 2, 3]);

@@ -14,12 +14,13 @@ use super::call::{Call, Handled, check_count};
 use super::dispatch::Api;
 use super::error_mapping::partition_code;
 use crate::cluster::image::MetadataImage;
-use crate::shard::request::{LogId, TransactionMarker, log_of};
+use crate::shard::request::log_of;
 use crate::wire::error_code::ErrorCode;
 use crate::wire::messages::write_txn_markers::{
     WritableTxnMarker, WritableTxnMarkerPartitionResult, WritableTxnMarkerResult,
     WritableTxnMarkerTopicResult, WriteTxnMarkersRequest, WriteTxnMarkersResponse,
 };
+use crate::wire::transaction_marker::TransactionMarker;
 
 /// The first transaction version whose markers have a bumped epoch.
 const BUMPS_EPOCH_FROM: i8 = 2;
@@ -35,10 +36,7 @@ pub(super) async fn handle(api: Rc<Api>, call: Call) -> Handled {
     for marker in &request.markers {
         markers.push(write(&api, &image, marker).await);
     }
-    Ok(call.reply(&WriteTxnMarkersResponse {
-        markers,
-        ..WriteTxnMarkersResponse::default()
-    }))
+    Ok(call.reply(&WriteTxnMarkersResponse { markers }))
 }
 
 async fn write<'a>(
@@ -46,7 +44,20 @@ async fn write<'a>(
     image: &MetadataImage,
     marker: &'a WritableTxnMarker<'_>,
 ) -> WritableTxnMarkerResult<'a> {
-    let planned = plan(image, marker);
+    let is_valid = marker.producer_id >= 0 && marker.producer_epoch >= 0;
+    let log = |topic: &str, index: i32| {
+        if !is_valid {
+            return Err(ErrorCode::InvalidRequest);
+        }
+        let topic = image.topic(topic);
+        let log = topic.and_then(|topic| log_of(topic, index));
+        log.ok_or(ErrorCode::UnknownTopicOrPartition)
+    };
+    let planned = marker.topics.iter().flat_map(|topic| {
+        let indexes = topic.partition_indexes.iter();
+        indexes.map(|index| log(&topic.name, *index))
+    });
+    let planned: Vec<_> = planned.collect();
     let logs = planned.iter().filter_map(|log| log.ok()).collect();
     let bumps_epoch = marker.transaction_version >= BUMPS_EPOCH_FROM;
     let written = TransactionMarker {
@@ -65,25 +76,6 @@ async fn write<'a>(
         },
     });
     answer(marker, codes)
-}
-
-/// The logs of all partitions named, in order, or why there is none.
-fn plan(image: &MetadataImage, marker: &WritableTxnMarker<'_>) -> Vec<Result<LogId, ErrorCode>> {
-    let is_valid = marker.producer_id >= 0 && marker.producer_epoch >= 0;
-    let log = |topic: &str, index: i32| {
-        if !is_valid {
-            return Err(ErrorCode::InvalidRequest);
-        }
-        let topic = image.topic(topic);
-        let log = topic.and_then(|topic| log_of(topic, index));
-        log.ok_or(ErrorCode::UnknownTopicOrPartition)
-    };
-    let topics = marker.topics.iter();
-    let logs = topics.flat_map(|topic| {
-        let indexes = topic.partition_indexes.iter();
-        indexes.map(|index| log(&topic.name, *index))
-    });
-    logs.collect()
 }
 
 /// The codes, in the order of the plan, in their places.

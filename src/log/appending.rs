@@ -13,12 +13,12 @@ use super::index::SparseIndex;
 use super::partition_log::{Appended, LogError, LogSettings, LogState, PartitionLog, Unflushed};
 use super::position::{AppendedBytes, BytePosition, LeaderEpoch, LogId, Offset, SegmentId};
 use super::segment::{Segment, segment_file_name};
-use super::transaction_marker::TransactionMarker;
 use crate::runtime::buffer::{AppendBuf, BLOCK_BYTES};
 use crate::runtime::disk::{File, Placement};
 use crate::runtime::executor::{Queue, spawn};
 use crate::runtime::random::random_u64;
 use crate::wire::record_batch::{BatchHeader, HEADER_BYTES};
+use crate::wire::transaction_marker::TransactionMarker;
 
 /// Steps in which blocks are allocated ahead.
 const LEAST_STEP_BYTES: u64 = 64 << 10;

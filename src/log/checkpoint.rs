@@ -357,6 +357,20 @@ mod tests {
     }
 
     #[test]
+    fn one_without_transactions_is_read_too() {
+        let written = checkpoint();
+        let bytes = written.encode();
+        // The log is the last one, and what it says of transactions are two empty lists.
+        let without = bytes.len() - 4 - 8;
+        let mut older = bytes[..without].to_vec();
+        assert_eq!(bytes[without..without + 8], [0; 8]);
+        older[..8].copy_from_slice(&PLAIN_MAGIC);
+        let checksum = crc32c::crc32c(&older);
+        older.extend_from_slice(&checksum.to_le_bytes());
+        assert_eq!(Checkpoint::decode(&older), Ok(written));
+    }
+
+    #[test]
     fn round_trip_and_damage_is_noticed() {
         let bytes = checkpoint().encode();
         assert_eq!(Checkpoint::decode(&bytes), Ok(checkpoint()));

@@ -255,10 +255,10 @@ fn empty(header: &BatchHeader) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::transaction_marker::TransactionMarker;
     use crate::log::transactions::AbortedTransaction;
     use crate::wire::record::Header;
     use crate::wire::record_batch::Attributes;
+    use crate::wire::transaction_marker::TransactionMarker;
 
     const LIMIT_BYTES: usize = 1 << 20;
     const NOW_MS: i64 = 10_000;

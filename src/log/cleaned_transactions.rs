@@ -89,8 +89,8 @@ impl CleanedTransactions {
 mod tests {
     use super::*;
     use crate::log::producer_state::ProducerState;
-    use crate::log::transaction_marker::TransactionMarker;
     use crate::wire::record_batch_builder::{BatchBuilder, BatchOptions};
+    use crate::wire::transaction_marker::TransactionMarker;
 
     fn records(producer_id: i64, base_offset: i64) -> BatchHeader {
         let mut builder = BatchBuilder::new(BatchOptions {

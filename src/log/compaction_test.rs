@@ -19,6 +19,7 @@ use crate::runtime::sim::world::World;
 use crate::wire::record::Records;
 use crate::wire::record_batch::{BatchHeader, Batches, HEADER_BYTES};
 use crate::wire::record_batch_builder::{BatchBuilder, BatchOptions};
+use crate::wire::transaction_marker::TransactionMarker;
 
 const COMPACTED: LogSettings = LogSettings {
     segment_bytes: 6 << 10,
@@ -286,6 +287,132 @@ fn a_record_that_waits_too_long_rolls_its_segment() {
         let cleaner = cleaner(1 << 16);
         assert_eq!(log.compact(log.flushed_offset(), &cleaner).await, Ok(true));
         assert_eq!(records(&log).await.len(), 2, "the last two of the key");
+    });
+    run.expect("no cut is due");
+}
+
+/// Appends one record of a transaction; keys and values are numbers.
+async fn write(log: &Rc<PartitionLog>, producer_id: i64, sequence: i32, key: u64) {
+    let mut builder = BatchBuilder::new(BatchOptions {
+        producer_id,
+        producer_epoch: 0,
+        base_sequence: sequence,
+        is_transactional: true,
+        ..BatchOptions::default()
+    });
+    let value = u64::from(sequence.unsigned_abs()).to_le_bytes().repeat(60);
+    builder.append(5000, Some(&key.to_le_bytes()), Some(&value), [].into_iter());
+    append_bytes(log, &builder.finish()).await;
+}
+
+async fn end(log: &Rc<PartitionLog>, producer_id: i64, commit: bool) {
+    let marker = TransactionMarker {
+        producer_id,
+        producer_epoch: 0,
+        coordinator_epoch: 0,
+        commit,
+    };
+    append_bytes(log, &marker.batch(5000)).await;
+}
+
+async fn append_bytes(log: &Rc<PartitionLog>, bytes: &[u8]) {
+    let header = BatchHeader::parse(bytes).expect("just built");
+    log.ready(bytes.len(), 1, 5000).await.expect("healthy");
+    log.append(&header, &bytes[HEADER_BYTES..], LeaderEpoch(1));
+}
+
+/// Producer, offset, and whether it is a marker, of all batches with records.
+async fn of_transactions(log: &Rc<PartitionLog>) -> Vec<(i64, i64, bool)> {
+    let (mut at, end) = (log.start_offset(), log.end_offset());
+    let mut found = Vec::new();
+    while at < end {
+        let run = log.read(at, end, 20_000, true).await.expect("healthy");
+        let bytes: Vec<u8> = run.slices.iter().flat_map(|slice| slice.to_vec()).collect();
+        for batch in Batches::new(&bytes).map_while(Result::ok) {
+            let header = *batch.header();
+            if header.attributes.is_transactional() && header.record_count > 0 {
+                let is_marker = header.attributes.is_control();
+                found.push((header.producer_id, header.base_offset, is_marker));
+            }
+            at = Offset(header.last_offset() + 1);
+        }
+    }
+    found
+}
+
+/// Key 1 is committed by 7, then written again by 8, which is aborted, and by nobody else.
+async fn commit_and_abort(log: &Rc<PartitionLog>) {
+    write(log, 7, 0, 1 << 40).await;
+    end(log, 7, true).await;
+    write(log, 8, 0, 1 << 40).await;
+    end(log, 8, false).await;
+    // The last batches of both, so that those before are not kept for their sequences.
+    for id in [7, 8] {
+        write(log, id, 1, (1 << 41) + id.unsigned_abs()).await;
+        end(log, id, true).await;
+    }
+}
+
+#[test]
+fn aborted_records_go_committed_ones_stay_and_markers_go_last() {
+    let world = World::new(7, DiskModel::new());
+    let core = recovered(&world);
+    let run = world.run(async move {
+        let (directory, log) = open_one(core, COMPACTED).await;
+        commit_and_abort(&log).await;
+        fill(&log, 0..60, 7).await;
+        let cleaner = cleaner(1 << 16);
+        assert_eq!(log.compact(log.flushed_offset(), &cleaner).await, Ok(true));
+        let all = of_transactions(&log).await;
+        let aborted = all.iter().find(|(_, offset, _)| *offset == 2);
+        assert_eq!(aborted, None, "{all:?}");
+        assert_eq!(all[..3], [(7, 0, false), (7, 1, true), (8, 3, true)]);
+        assert_eq!(log.aborted_between(Offset(0), log.end_offset()).len(), 1);
+        // The marker that ends nothing any more is stamped, then it goes, and the reader is not told
+        // of a transaction without an end.
+        for begin in [60, 120] {
+            fill(&log, begin..begin + 60, 7).await;
+            assert!(of_transactions(&log).await.contains(&(8, 3, true)));
+            assert_eq!(log.compact(log.flushed_offset(), &cleaner).await, Ok(true));
+            clock::sleep(Duration::from_secs(2)).await;
+        }
+        let all = of_transactions(&log).await;
+        assert!(!all.contains(&(8, 3, true)), "{all:?}");
+        assert!(
+            all.contains(&(7, 0, false)) && all.contains(&(7, 1, true)),
+            "{all:?}"
+        );
+        assert!(log.aborted_between(Offset(0), log.end_offset()).is_empty());
+        directory.shut_down().await;
+    });
+    run.expect("no cut is due");
+    let world = World::new(8, world.disk_after_exit());
+    let core = recovered(&world);
+    let run = world.run(async move {
+        let (_directory, log) = open_one(core, COMPACTED).await;
+        assert!(log.aborted_between(Offset(0), log.end_offset()).is_empty());
+    });
+    run.expect("no cut is due");
+}
+
+#[test]
+fn nothing_is_cleaned_above_an_open_transaction() {
+    let world = World::new(9, DiskModel::new());
+    let core = recovered(&world);
+    let run = world.run(async move {
+        let (_directory, log) = open_one(core, COMPACTED).await;
+        fill(&log, 0..40, 7).await;
+        let open_at = log.end_offset();
+        write(&log, 9, 0, 1 << 40).await;
+        fill(&log, 40..100, 7).await;
+        let cleaner = cleaner(1 << 16);
+        assert_eq!(log.compact(log.flushed_offset(), &cleaner).await, Ok(true));
+        assert!(progress(&log).first_dirty <= open_at);
+        end(&log, 9, true).await;
+        fill(&log, 100..160, 7).await;
+        assert_eq!(log.compact(log.flushed_offset(), &cleaner).await, Ok(true));
+        assert!(progress(&log).first_dirty > open_at);
+        assert!(of_transactions(&log).await.contains(&(9, open_at.0, false)));
     });
     run.expect("no cut is due");
 }

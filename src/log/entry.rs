@@ -163,6 +163,45 @@ fn put_log(into: &mut Vec<u8>, kind: u8, log: LogId) {
     into.extend_from_slice(&log.partition.to_le_bytes());
 }
 
+fn encode_swap(into: &mut Vec<u8>, log: LogId, swap: &Swap) {
+    let kind = if swap.markers.is_empty() { 8 } else { 13 };
+    put_log(into, kind, log);
+    swap.encode(into);
+    if kind == 13 {
+        swap.encode_markers(into);
+    }
+}
+
+fn encode_producers(into: &mut Vec<u8>, log: LogId, producers: &ProducerState) {
+    let kind = if producers.has_transactional() {
+        12
+    } else {
+        11
+    };
+    put_log(into, kind, log);
+    producers.encode(into);
+    if kind == 12 {
+        producers.encode_transactional(into);
+    }
+}
+
+/// Reads a part of the log's memory of its producers, with what makes them transactional or without.
+fn decode_producers(fields: &mut Fields<'_>, kind: u8) -> Result<ProducerState, Malformed> {
+    let mut producers = ProducerState::decode(fields)?;
+    if kind == 12 {
+        producers.decode_transactional(fields)?;
+    }
+    Ok(producers)
+}
+
+/// Reads a swap, with the markers that went or without.
+fn decode_swap(fields: &mut Fields<'_>, kind: u8) -> Result<Swap, Malformed> {
+    match kind {
+        8 => Swap::decode(fields),
+        _ => Swap::decode_with_markers(fields),
+    }
+}
+
 impl<'a> Entry<'a> {
     /// Appends the bytes of this entry.
     pub fn encode(&self, into: &mut Vec<u8>) {
@@ -204,12 +243,7 @@ impl<'a> Entry<'a> {
             }
             Entry::Delete { log } => put_log(into, 7, *log),
             Entry::Swap { log, swap } => {
-                let kind = if swap.markers.is_empty() { 8 } else { 13 };
-                put_log(into, kind, *log);
-                swap.encode(into);
-                if kind == 13 {
-                    swap.encode_markers(into);
-                }
+                encode_swap(into, *log, swap);
             }
             Entry::Truncate {
                 log,
@@ -233,18 +267,7 @@ impl<'a> Entry<'a> {
                 encode_extent_header(into, *log, *segment, *position, *length as usize, count);
                 into.extend_from_slice(batches);
             }
-            Entry::Producers { log, producers } => {
-                let kind = if producers.has_transactional() {
-                    12
-                } else {
-                    11
-                };
-                put_log(into, kind, *log);
-                producers.encode(into);
-                if kind == 12 {
-                    producers.encode_transactional(into);
-                }
-            }
+            Entry::Producers { log, producers } => encode_producers(into, *log, producers),
         }
     }
 
@@ -291,9 +314,9 @@ impl<'a> Entry<'a> {
                 start: Offset(fields.i64()?),
             },
             7 => Entry::Delete { log },
-            8 => Entry::Swap {
+            8 | 13 => Entry::Swap {
                 log,
-                swap: Swap::decode(fields)?,
+                swap: decode_swap(fields, kind)?,
             },
             9 => Entry::Truncate {
                 log,
@@ -308,18 +331,9 @@ impl<'a> Entry<'a> {
                 length: fields.u32()?,
                 batches: take_named(fields)?,
             },
-            11 => Entry::Producers {
+            11 | 12 => Entry::Producers {
                 log,
-                producers: ProducerState::decode(fields)?,
-            },
-            12 => {
-                let mut producers = ProducerState::decode(fields)?;
-                producers.decode_transactional(fields)?;
-                Entry::Producers { log, producers }
-            }
-            13 => Entry::Swap {
-                log,
-                swap: Swap::decode_with_markers(fields)?,
+                producers: decode_producers(fields, kind)?,
             },
             _ => return Err(Malformed(at)),
         })
@@ -378,9 +392,9 @@ pub fn encode_extent_header(
 mod tests {
     use super::*;
     use crate::log::compaction::CompactionProgress;
-    use crate::log::transaction_marker::TransactionMarker;
     use crate::wire::record_batch::BatchHeader;
     use crate::wire::record_batch_builder::{BatchBuilder, BatchOptions};
+    use crate::wire::transaction_marker::TransactionMarker;
 
     fn one_producer() -> ProducerState {
         let mut batch = BatchBuilder::new(BatchOptions {

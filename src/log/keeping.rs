@@ -199,7 +199,7 @@ impl PartitionLog {
         self.healthy()?;
         let place = self.state.borrow().cut_place(to, found.as_ref());
         let (segment, position) = (place.segment, place.position);
-        let producers = self.producers_below(place.offset).await?;
+        let producers = self.producers_below(place).await?;
         let tail = self.block_before(segment, position).await?;
         self.journal.room().await;
         self.healthy()?;

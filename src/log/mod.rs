@@ -55,6 +55,10 @@
 //! 11. What a log remembers of its producers follows from its entries alone. So the entries right
 //!     before a truncation's carry what was found below the cut of producers whose remembered batches
 //!     lie behind it; they are recorded in the same turn, and count only with the truncation.
+//! 12. What a log remembers of its transactions follows from its batches, and of markers from what they
+//!     hold. So markers always travel in the journal, never in extents, and a swap that drops the marker
+//!     of an aborted transaction names it: a reader who was told of the transaction and never met its
+//!     end would leave out what the producer committed later.
 //!
 //! # Departures from the plan, and why
 //! * An extent may begin in a partly filled block and then overwrites it whole (rule 3 says when).
@@ -118,13 +122,12 @@ mod segment_scan;
 pub mod small_file;
 mod storing;
 pub mod swap;
-pub mod transaction_marker;
 pub mod transactions;
 
 #[cfg(all(test, feature = "sim"))]
 mod compaction_test;
 #[cfg(all(test, feature = "sim"))]
-mod one_log;
+pub(crate) mod one_log;
 #[cfg(all(test, feature = "sim"))]
 mod power_cut_compaction;
 #[cfg(all(test, feature = "sim"))]

@@ -7,22 +7,25 @@ use super::chunk_cache::ChunkCache;
 use super::log_directory::LogDirectory;
 use super::partition_log::{LogImage, LogSettings, PartitionLog};
 use super::position::LogId;
-use super::power_cut_history::{CACHE, DATA, HOUSEKEEPING, JOURNAL};
+use super::power_cut_history::{CACHE, DATA, HOUSEKEEPING, JOURNAL, SETTINGS};
 use super::recovery::{RecoveredCore, recover};
 use crate::runtime::sim::world::World;
+
+/// Small segments, and nothing is ever removed.
+pub(crate) const KEEPING: LogSettings = SETTINGS;
 
 const ID: LogId = LogId {
     topic: [7; 16],
     partition: 0,
 };
 
-pub(super) fn recovered(world: &Rc<World>) -> RecoveredCore {
+pub(crate) fn recovered(world: &Rc<World>) -> RecoveredCore {
     let recovered = world.enter(|| recover(Path::new(DATA), 1, |_| 0));
     recovered.expect("recovers").0.remove(0)
 }
 
 /// Opens the log that recovery found, or creates it.
-pub(super) async fn open_one(
+pub(crate) async fn open_one(
     recovered: RecoveredCore,
     settings: LogSettings,
 ) -> (Rc<LogDirectory>, Rc<PartitionLog>) {

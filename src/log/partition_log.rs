@@ -21,7 +21,6 @@ use super::position::{AppendedBytes, BytePosition, LogId, Offset, SegmentId};
 use super::producer_state::{MarkerCheck, ProducerState, SequenceCheck};
 use super::segment::{Segment, SegmentImage};
 use super::segment_pool::SegmentPool;
-use super::transaction_marker::TransactionMarker;
 use super::transactions::{AbortedTransaction, Completed, Transactions};
 use crate::runtime::breach::{Breach, is_planted};
 use crate::runtime::buffer::Slice;
@@ -29,6 +28,7 @@ use crate::runtime::clock;
 use crate::runtime::disk;
 use crate::runtime::signal::Signal;
 use crate::wire::record_batch::BatchHeader;
+use crate::wire::transaction_marker::TransactionMarker;
 
 /// The live settings of a log.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -13,13 +13,13 @@ use super::power_cut_compaction::{
 };
 use super::power_cut_history::owner;
 use super::power_cut_model::{Model, ModelLog, joined};
-use super::transaction_marker::TransactionMarker;
 use crate::runtime::clock;
 use crate::runtime::core_id::CoreId;
 use crate::runtime::executor::yield_now;
 use crate::runtime::random::random_u64;
 use crate::wire::record_batch::{BatchHeader, HEADER_BYTES};
 use crate::wire::record_batch_builder::{BatchBuilder, BatchOptions};
+use crate::wire::transaction_marker::TransactionMarker;
 
 /// A checkpoint may have to wait for all that others do meanwhile.
 const MOST_MS_PER_CHECKPOINT: u32 = 20;

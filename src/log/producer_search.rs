@@ -12,12 +12,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
-use super::partition_log::{LogError, PartitionLog};
+use super::partition_log::{CutPlace, LogError, PartitionLog};
 use super::position::{BytePosition, Offset, SegmentId};
 use super::producer_state::{BATCHES_REMEMBERED, Producer, ProducerState, SequencedBatch};
-use super::transaction_marker::TransactionMarker;
 use crate::runtime::executor::yield_if_needed;
 use crate::wire::record_batch::{BatchHeader, HEADER_BYTES};
+use crate::wire::transaction_marker::TransactionMarker;
 
 /// See the head of this file.
 struct ProducerSearch {
@@ -37,12 +37,23 @@ struct ProducerSearch {
 /// A producer whose markers count.
 struct Transactional {
     left: Producer,
+    /// It was forgotten after its transaction had ended: only that it is open again counts.
+    is_forgotten: bool,
     found: Option<Producer>,
     /// What is older is of another epoch.
     has_epoch: bool,
 }
 
 impl Transactional {
+    fn new(left: Producer, is_forgotten: bool) -> Transactional {
+        Transactional {
+            left,
+            is_forgotten,
+            found: None,
+            has_epoch: false,
+        }
+    }
+
     /// Takes over what a segment holds of it; true when that is enough.
     fn take_older(&mut self, older: Producer) -> bool {
         match &mut self.found {
@@ -66,6 +77,9 @@ impl Transactional {
             let left = self.left;
             return (!left.batches.is_empty()).then_some(left);
         };
+        if self.is_forgotten {
+            return found.open.is_some().then_some(found);
+        }
         if found.epoch == self.left.epoch {
             let first = found.batches.front().map(|batch| batch.base_offset);
             let mut left = self.left.batches;
@@ -84,23 +98,19 @@ fn is_all_of_epoch(producer: &Producer) -> bool {
 }
 
 impl ProducerSearch {
-    /// `state` is what the log remembers before it is cut.
-    fn new(state: &ProducerState, cut: Offset) -> ProducerSearch {
+    /// `state` is what the log remembers before it is cut, `ended` are the producers of markers that
+    /// are cut off.
+    fn new(state: &ProducerState, ended: &BTreeSet<i64>, cut: Offset) -> ProducerSearch {
         let (mut open, mut transactional) = (BTreeMap::new(), BTreeMap::new());
         for (id, producer) in &state.producers {
             let mut left = producer.clone();
             left.cut(cut);
             let is_cut = left.batches.len() < producer.batches.len();
             if producer.last_marker.is_some() && (is_cut || left.last_marker.is_none()) {
-                let search = Transactional {
-                    left,
-                    found: None,
-                    has_epoch: false,
-                };
-                transactional.insert(*id, search);
+                transactional.insert(*id, Transactional::new(left, false));
                 continue;
             }
-            if left.batches.len() == producer.batches.len() {
+            if !is_cut {
                 continue;
             }
             // With fewer than five nothing older is known to be of this epoch.
@@ -110,6 +120,9 @@ impl ProducerSearch {
             if has_older || had_epoch_before {
                 open.insert(*id, left);
             }
+        }
+        for id in ended.iter().filter(|id| !state.knows(**id)) {
+            transactional.insert(*id, Transactional::new(Producer::default(), true));
         }
         ProducerSearch {
             cut,
@@ -232,12 +245,16 @@ impl ProducerSearch {
 impl PartitionLog {
     /// What is to be remembered of producers once the log is cut, where that is more than is left of
     /// what it remembers. Nothing may be appended meanwhile.
-    pub(super) async fn producers_below(&self, cut: Offset) -> Result<ProducerState, LogError> {
+    pub(super) async fn producers_below(&self, place: CutPlace) -> Result<ProducerState, LogError> {
+        let ended = self.producers_ended_from(place).await?;
         let (mut search, segments) = {
             let state = self.state.borrow();
             let newest_first = state.segments.iter().rev();
             let segments: Vec<SegmentId> = newest_first.map(|segment| segment.id).collect();
-            (ProducerSearch::new(&state.producers, cut), segments)
+            (
+                ProducerSearch::new(&state.producers, &ended, place.offset),
+                segments,
+            )
         };
         for segment in segments {
             if search.is_done() || !self.note_producers(segment, &mut search).await? {
@@ -246,6 +263,37 @@ impl PartitionLog {
             search.end_segment();
         }
         Ok(search.finish())
+    }
+
+    /// The producers of the markers behind a place.
+    async fn producers_ended_from(&self, place: CutPlace) -> Result<BTreeSet<i64>, LogError> {
+        let mut ended = BTreeSet::new();
+        let segments: Vec<SegmentId> = {
+            let state = self.state.borrow();
+            let ids = state.segments.iter().map(|segment| segment.id);
+            ids.skip_while(|id| *id != place.segment).collect()
+        };
+        for segment in segments {
+            let first = segment == place.segment;
+            let mut position = if first { place.position } else { 0 };
+            loop {
+                self.healthy()?;
+                let size = self.state.borrow().segment(segment).map(|found| found.size);
+                if size.is_none_or(|size| position >= size) {
+                    break;
+                }
+                let header = match self.header_at(segment, position).await {
+                    Err(LogError::OutOfRange { .. }) => break, // Retention took it.
+                    header => header?,
+                };
+                if header.attributes.is_control() && header.has_producer_id() {
+                    ended.insert(header.producer_id);
+                }
+                position += header.size_bytes() as u64;
+                yield_if_needed().await;
+            }
+        }
+        Ok(ended)
     }
 
     /// False when retention took the segment, and with it all older ones.

@@ -21,8 +21,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::bytes::{Fields, Malformed, put_count};
 use super::position::Offset;
-use super::transaction_marker::TransactionMarker;
 use crate::wire::record_batch::{BatchHeader, NO_SEQUENCE, advance_sequence};
+use crate::wire::transaction_marker::TransactionMarker;
 
 /// Kafka: `ProducerStateEntry.NUM_BATCHES_TO_RETAIN`; clients keep at most five in flight.
 pub const BATCHES_REMEMBERED: usize = 5;

@@ -11,10 +11,10 @@ use super::partition_log::{CutPlace, LogImage};
 use super::position::{BytePosition, Offset};
 use super::producer_state::ProducerState;
 use super::segment::{SegmentImage, index_file_name, segment_file_name};
-use super::transaction_marker::TransactionMarker;
 use super::transactions::Transactions;
 use crate::runtime::startup;
 use crate::wire::record_batch::{BatchHeader, BatchView, HEADER_BYTES};
+use crate::wire::transaction_marker::TransactionMarker;
 
 /// The largest batch that is looked at; one that claims more does not verify.
 const MOST_BATCH_BYTES: usize = 1 << 30;

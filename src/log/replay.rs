@@ -17,11 +17,11 @@ use super::redo::Redo;
 use super::repair::good_batches;
 use super::segment::{NO_TIMESTAMP_MS, SegmentImage, segment_file_name};
 use super::swap::{Swap, cleaned_file_name};
-use super::transaction_marker::TransactionMarker;
 use crate::runtime::breach::{Breach, is_planted};
 use crate::runtime::buffer::BLOCK_BYTES;
 use crate::runtime::startup;
 use crate::wire::record_batch::{BatchHeader, BatchView, HEADER_BYTES};
+use crate::wire::transaction_marker::TransactionMarker;
 
 /// Interval of an index begun at recovery; it thins out by itself.
 const INDEX_INTERVAL_BYTES: u64 = 4096;

@@ -17,8 +17,8 @@ use std::collections::{BTreeMap, VecDeque};
 use super::bytes::{Fields, Malformed, put_count};
 use super::position::Offset;
 use super::producer_state::ProducerState;
-use super::transaction_marker::TransactionMarker;
 use crate::wire::record_batch::BatchHeader;
+use crate::wire::transaction_marker::TransactionMarker;
 
 /// Transactions, aborted or open, that one log takes: all of them are in memory and in checkpoints.
 /// Retention makes room.

@@ -10,7 +10,6 @@ use super::position::{LeaderEpoch, Offset};
 use super::power_cut_history::SETTINGS;
 use super::producer_state::{MarkerCheck, ProducerState, SequenceCheck};
 use super::recovery::RecoveredCore;
-use super::transaction_marker::TransactionMarker;
 use super::transactions::Transactions;
 use crate::runtime::clock;
 use crate::runtime::random::random_u64;
@@ -18,6 +17,7 @@ use crate::runtime::sim::disk_model::DiskModel;
 use crate::runtime::sim::world::World;
 use crate::wire::record_batch::{BatchHeader, Batches, HEADER_BYTES};
 use crate::wire::record_batch_builder::{BatchBuilder, BatchOptions};
+use crate::wire::transaction_marker::TransactionMarker;
 
 /// More producers than one step of a truncation may bring back.
 const MANY: LogSettings = LogSettings {
@@ -204,26 +204,26 @@ async fn live(core: RecoveredCore) {
             1 => clock::sleep(Duration::from_millis(random.u64(..30))).await,
             2 => {
                 let span = log.end_offset().0 - log.start_offset().0;
-                let back = random.i64(..=span.min(60));
+                let back = random.i64(0..=span.min(60));
                 let to = Offset(log.end_offset().0 - back);
                 log.truncate(to).await.expect("healthy");
                 assert_eq!(remembered(&log), told_by_batches(&log).await);
             }
             3..9 => {
-                let id = 2 * random.i64(..6) + 1;
+                let id = 2 * random.i64(0..6) + 1;
                 let epoch = next_sequence(&log, id).map_or(0, |(epoch, _)| epoch);
                 let marker = TransactionMarker {
                     producer_id: id,
-                    producer_epoch: epoch + random.i16(..2),
-                    coordinator_epoch: random.i32(..4),
+                    producer_epoch: epoch + random.i16(0..2),
+                    coordinator_epoch: random.i32(0..4),
                     commit: random.bool(),
                 };
                 end(&log, marker).await;
             }
             _ => {
-                let id = random.i64(..12);
+                let id = random.i64(0..12);
                 let known = next_sequence(&log, id);
-                let (mut epoch, mut sequence) = known.unwrap_or((0, random.i32(..3)));
+                let (mut epoch, mut sequence) = known.unwrap_or((0, random.i32(0..3)));
                 if random.u8(..20) == 0 {
                     (epoch, sequence) = (epoch + 1, 0);
                 }

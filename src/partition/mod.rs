@@ -16,3 +16,6 @@ pub mod offset_lookup;
 pub mod replica;
 pub mod turns;
 pub mod verification;
+
+#[cfg(all(test, feature = "sim"))]
+mod transactions_test;

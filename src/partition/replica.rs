@@ -11,11 +11,11 @@ use crate::log::partition_log::{LogError, PartitionLog};
 use crate::log::position::{LeaderEpoch, Offset};
 use crate::log::producer_state::{MarkerCheck, ProducerOutline, ProducerState, SequenceCheck};
 use crate::log::reader::BatchRun;
-use crate::log::transaction_marker::TransactionMarker;
 use crate::log::transactions::AbortedTransaction;
 use crate::runtime::clock;
 use crate::runtime::signal::Signal;
 use crate::wire::record_batch::{BatchHeader, HEADER_BYTES};
+use crate::wire::transaction_marker::TransactionMarker;
 
 /// See the head of this folder.
 pub struct Replica {

@@ -6,12 +6,12 @@ use std::rc::Rc;
 use futures_util::future::join_all;
 
 use super::replica_manager::{PartResult, ReplicaManager, refused, unreadable};
-use super::request::AppendedPart;
+use super::request::{AppendedPart, ProducerDescription};
 use crate::log::position::LogId;
 use crate::log::producer_state::ProducerOutline;
-use crate::log::transaction_marker::TransactionMarker;
 use crate::partition::verification::Verification;
 use crate::wire::record_batch::BatchHeader;
+use crate::wire::transaction_marker::TransactionMarker;
 
 /// Called when a marker became durable.
 pub type MarkerHook = dyn Fn(LogId, TransactionMarker);
@@ -66,9 +66,17 @@ impl ReplicaManager {
     }
 
     /// Who writes to a partition.
-    pub fn describe_producers(&self, log: LogId) -> PartResult<Vec<ProducerOutline>> {
+    pub fn describe_producers(&self, log: LogId) -> PartResult<Vec<ProducerDescription>> {
         let replica = self.known(log)?;
         replica.log().healthy().map_err(unreadable)?;
-        Ok(replica.producers())
+        let describe = |producer: ProducerOutline| ProducerDescription {
+            producer_id: producer.producer_id,
+            epoch: producer.epoch,
+            last_sequence: producer.last_sequence,
+            last_timestamp_ms: producer.last_timestamp_ms,
+            coordinator_epoch: producer.coordinator_epoch,
+            open_transaction: producer.open_transaction.map_or(-1, |first| first.0),
+        };
+        Ok(replica.producers().into_iter().map(describe).collect())
     }
 }

@@ -7,16 +7,12 @@
 use std::ops::{Deref, Range};
 
 use crate::cluster::image::TopicImage;
+use crate::log::position::LogId;
 use crate::log::reader::Slices;
 use crate::log::transactions::AbortedTransaction;
 use crate::net::frame::Frame;
 use crate::partition::verification::VerificationGuard;
 use crate::wire::record_batch::BatchHeader;
-
-pub use crate::log::position::{LogId, Offset};
-pub use crate::log::producer_state::ProducerOutline;
-pub use crate::log::transaction_marker::TransactionMarker;
-pub use crate::partition::verification::Verification;
 
 /// The log of a partition by its number on the wire, if the topic has it.
 #[must_use]
@@ -230,6 +226,23 @@ pub struct DeleteRecordsPart {
     pub log: LogId,
     /// The new log start, -1 for the high watermark.
     pub offset: i64,
+}
+
+/// Who writes to a partition (Kafka: `DescribeProducersResponse`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProducerDescription {
+    /// Its id.
+    pub producer_id: i64,
+    /// Its epoch.
+    pub epoch: i16,
+    /// Sequence of its last record, or -1.
+    pub last_sequence: i32,
+    /// When it wrote last.
+    pub last_timestamp_ms: i64,
+    /// Epoch of the coordinator that ended its last transaction, or -1.
+    pub coordinator_epoch: i32,
+    /// Where its open transaction begins, or -1.
+    pub open_transaction: i64,
 }
 
 /// What a partition takes on disk.

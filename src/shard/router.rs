@@ -25,14 +25,12 @@ use super::replica_manager::{PartResult, ReplicaManager};
 use super::request::{
     AppendPart, AppendedPart, ControlFailure, DeleteRecordsPart, DirectoryState, EpochEndPart,
     FetchPart, FetchTerms, FetchedPart, FoundOffset, ListOffsetsPart, LogUsage, PartitionError,
-    Promise,
+    ProducerDescription, Promise,
 };
 use crate::cluster::controller::{Command, CommandReply};
 use crate::cluster::image::MetadataImage;
 use crate::config::broker::BrokerConfig;
 use crate::log::position::LogId;
-use crate::log::producer_state::ProducerOutline;
-use crate::log::transaction_marker::TransactionMarker;
 use crate::partition::verification::Verification;
 use crate::runtime::clock;
 use crate::runtime::core_id::CoreId;
@@ -41,6 +39,7 @@ use crate::runtime::mesh::MeshPort;
 use crate::runtime::signal::{Promise as SlotPromise, Promised, Signal, promise};
 use crate::wire::codec::Uuid;
 use crate::wire::record_batch::BatchHeader;
+use crate::wire::transaction_marker::TransactionMarker;
 
 /// Messages taken from the mailboxes in one turn.
 const MOST_PER_TURN: usize = 64;
@@ -74,7 +73,7 @@ enum Answer {
     LogStarts(Vec<PartResult<i64>>),
     Verified(Vec<PartResult<Verification>>),
     MarkersWritten(Vec<PartResult<AppendedPart>>),
-    Producers(Vec<PartResult<Vec<ProducerOutline>>>),
+    Producers(Vec<PartResult<Vec<ProducerDescription>>>),
     Usage(Vec<LogUsage>),
     Applied,
     Controlled(Result<CommandReply, ControlFailure>),
@@ -410,7 +409,7 @@ impl Router {
     pub async fn describe_producers(
         self: &Rc<Self>,
         logs: Vec<LogId>,
-    ) -> Vec<PartResult<Vec<ProducerOutline>>> {
+    ) -> Vec<PartResult<Vec<ProducerDescription>>> {
         self.each_owner(
             logs,
             |log| *log,

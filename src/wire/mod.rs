@@ -30,5 +30,6 @@ mod reader;
 pub mod record;
 pub mod record_batch;
 pub mod record_batch_builder;
+pub mod transaction_marker;
 mod writer;
 mod xerial;

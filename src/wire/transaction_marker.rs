@@ -4,9 +4,9 @@
 //! version 2, type 2 (0 abort, 1 commit), its value version 2, coordinator epoch 4, all big-endian. The
 //! batch has the producer's id and epoch and no sequence.
 
-use crate::wire::record::{Header, Records};
-use crate::wire::record_batch::{BatchError, BatchHeader};
-use crate::wire::record_batch_builder::{BatchBuilder, BatchOptions};
+use super::record::{Header, Records};
+use super::record_batch::{BatchError, BatchHeader};
+use super::record_batch_builder::{BatchBuilder, BatchOptions};
 
 const ABORT: i16 = 0;
 const COMMIT: i16 = 1;
