@@ -23,7 +23,6 @@ use crate::coordinator::transaction_request::{
 };
 use crate::coordinator::transaction_shard::TransactionShard;
 use crate::log::position::LogId;
-use crate::log::transaction_marker::TransactionMarker;
 use crate::net::frame::Frame;
 use crate::partition::verification::{Verification, VerificationGuard};
 use crate::runtime::clock;
@@ -34,6 +33,7 @@ use crate::wire::api_table::ApiKey;
 use crate::wire::frame::decode_request;
 use crate::wire::message::Message;
 use crate::wire::messages::offset_fetch::OffsetFetchRequestGroup;
+use crate::wire::transaction_marker::TransactionMarker;
 
 /// The topic of groups and committed offsets.
 pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
