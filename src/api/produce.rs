@@ -105,7 +105,7 @@ pub(super) struct PlannedPartition {
 #[derive(Debug)]
 pub(super) struct PlannedTopic {
     pub(super) name: Arc<str>,
-    id: Uuid,
+    pub(super) id: Uuid,
     pub(super) partitions: Vec<PlannedPartition>,
 }
 

@@ -124,7 +124,7 @@ impl GroupShard {
         if let Some(Group::Classic(classic)) = self.groups.remove(id) {
             let timers = &mut self.timers;
             end_classic(
-                classic,
+                *classic,
                 &mut Turn {
                     context,
                     timers,
@@ -134,7 +134,8 @@ impl GroupShard {
         }
         effects.records.extend(records);
         group.wake(&mut self.timers);
-        self.groups.insert(id.into(), Group::Consumer(group));
+        self.groups
+            .insert(id.into(), Group::Consumer(Box::new(group)));
         Ok(answer)
     }
 
@@ -247,7 +248,7 @@ impl GroupShard {
             classic.prepare_rebalance(&mut turn);
         }
         let id = Arc::clone(&classic.id);
-        self.groups.insert(id, Group::Classic(classic));
+        self.groups.insert(id, Group::Classic(Box::new(classic)));
     }
 
     /// Applies a record of a consumer group.
@@ -258,7 +259,8 @@ impl GroupShard {
                 return;
             }
             let group = ConsumerGroup::new(id);
-            self.groups.insert(Arc::from(id), Group::Consumer(group));
+            self.groups
+                .insert(Arc::from(id), Group::Consumer(Box::new(group)));
         }
         if change == Change::Group(None) {
             self.groups.remove(id);

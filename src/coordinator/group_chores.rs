@@ -294,12 +294,12 @@ impl GroupShard {
             }
             let old = partitions
                 .iter()
-                .rev()
                 .filter(|entry| rule.has_expired(&entry.1, context.wall_ms, retention_ms))
                 .filter(|entry| !self.offsets.is_pending(id, topic, entry.0));
             expired.extend(old.map(|entry| (topic.into(), entry.0)));
         }
-        for (topic, partition) in expired {
+        // From the end, where taking away is cheap.
+        for (topic, partition) in expired.into_iter().rev() {
             if budget.bytes == 0 {
                 return;
             }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use super::classic_group::{ClassicGroup, State};
 use super::context::Client;
-use super::effects::{Effects, Ticket};
+use super::effects::{CoordinatorRecord, Effects, Ticket};
+use super::group_records::{GroupRecord, decode};
 use super::group_request::GroupAnswer;
 use super::group_shard::{Group, GroupShard};
 use super::group_world::{Entry, World};
@@ -107,7 +108,7 @@ fn audit_compaction(world: &World, whole: &GroupShard, name: &str) {
     for (id, group) in &whole.groups {
         if let Group::Consumer(expected) = group {
             let stored = compacted.consumer(id);
-            assert_eq!(stored, Some(expected), "{name}: {id}");
+            assert_eq!(stored, Some(&**expected), "{name}: {id}");
             continue;
         }
         let stored = compacted.groups.get(id).and_then(Group::classic);
@@ -122,7 +123,10 @@ fn audit_compaction(world: &World, whole: &GroupShard, name: &str) {
 struct Life {
     random: fastrand::Rng,
     world: World,
-    open: BTreeMap<Ticket, (usize, usize)>,
+    /// Who asked, of which group, as which member.
+    open: BTreeMap<Ticket, (usize, usize, String)>,
+    /// What members were given, as the log has it, by group and member.
+    given: BTreeMap<(String, String), Vec<u8>>,
     answered: BTreeSet<Ticket>,
     /// The member id and the generation that each client knows, by group.
     known: BTreeMap<(usize, usize), (String, i32)>,
@@ -143,6 +147,7 @@ impl Life {
             random: fastrand::Rng::with_seed(seed),
             world,
             open: BTreeMap::new(),
+            given: BTreeMap::new(),
             answered: BTreeSet::new(),
             known: BTreeMap::new(),
             next_ticket: 0,
@@ -151,20 +156,42 @@ impl Life {
     }
 
     fn take(&mut self, effects: Effects<GroupAnswer>) {
+        for record in &effects.records {
+            self.note_assignments(record);
+        }
         for (ticket, answer) in effects.answers {
-            let client = self.open.remove(&ticket);
+            let asked = self.open.remove(&ticket);
             assert!(
                 self.answered.insert(ticket),
                 "seed {}: answered twice",
                 self.seed
             );
-            let asked = client.expect("a ticket that was given out");
-            if let GroupAnswer::Join(answer) = answer
-                && !answer.member_id.is_empty()
-            {
-                let known = (short(&answer.member_id), answer.generation_id);
-                self.known.insert(asked, known);
+            let (client, group, member) = asked.expect("a ticket that was given out");
+            match answer {
+                GroupAnswer::Join(answer) if !answer.member_id.is_empty() => {
+                    let known = (short(&answer.member_id), answer.generation_id);
+                    self.known.insert((client, group), known);
+                }
+                GroupAnswer::Sync(answer) if answer.error_code == 0 => {
+                    let given = self.given.get(&(GROUPS[group].to_owned(), member));
+                    let given = given.map(Vec::as_slice);
+                    assert_eq!(given, Some(&*answer.assignment), "seed {}", self.seed);
+                }
+                _ => {}
             }
+        }
+    }
+
+    /// A member has what the log says, and nobody else has anything.
+    fn note_assignments(&mut self, record: &CoordinatorRecord) {
+        let decoded = decode(&record.key, record.value.as_deref()).expect("its own record");
+        let GroupRecord::Group(id, value) = decoded else {
+            return;
+        };
+        self.given.retain(|(group, _), _| **group != *id);
+        for member in value.into_iter().flat_map(|value| value.members) {
+            let place = (id.to_string(), short(&member.member_id));
+            self.given.insert(place, member.assignment.into_owned());
         }
     }
 
@@ -286,7 +313,8 @@ impl Life {
         };
         self.next_ticket += 1;
         let ticket = Ticket(self.next_ticket);
-        self.open.insert(ticket, (client, group));
+        let member = arguments.text("member", "").into_owned();
+        self.open.insert(ticket, (client, group, member));
         let world = &mut self.world;
         let effects = with_request(verb, &arguments, |request| {
             world.ask(asker, ticket, request)

@@ -66,9 +66,9 @@ pub struct GroupCounts {
 #[derive(Debug)]
 pub(super) enum Group {
     /// Its members share the work themselves.
-    Classic(ClassicGroup),
+    Classic(Box<ClassicGroup>),
     /// The coordinator shares it out (KIP-848).
-    Consumer(ConsumerGroup),
+    Consumer(Box<ConsumerGroup>),
 }
 
 impl Group {
@@ -263,7 +263,7 @@ impl GroupShard {
                     self.end_empty_consumer(id, effects);
                     effects.records.push(record);
                     let id = Arc::clone(&group.id);
-                    self.groups.insert(id, Group::Classic(group));
+                    self.groups.insert(id, Group::Classic(Box::new(group)));
                 }
             }
         }
@@ -379,7 +379,7 @@ impl GroupShard {
                     .map(|(id, _)| Arc::clone(id));
                 let id: Arc<str> = known.unwrap_or_else(|| Arc::from(&*id));
                 let group = ClassicGroup::from_record(Arc::clone(&id), &value);
-                self.groups.insert(id, Group::Classic(group));
+                self.groups.insert(id, Group::Classic(Box::new(group)));
             }
             GroupRecord::Group(id, None) => {
                 if self.groups.get(&*id).and_then(Group::classic).is_some() {
@@ -398,7 +398,8 @@ impl GroupShard {
         }
         let id: Arc<str> = group.into();
         let group = ClassicGroup::new(Arc::clone(&id), None);
-        self.groups.insert(Arc::clone(&id), Group::Classic(group));
+        self.groups
+            .insert(Arc::clone(&id), Group::Classic(Box::new(group)));
         id
     }
 

@@ -66,10 +66,54 @@ impl CommittedOffset {
 /// A partition of a topic of a group.
 pub(super) type Place = (Box<str>, i32);
 
+/// Topics by name. Most groups have few: the nodes of a tree would be mostly room.
+#[derive(Debug, Default, PartialEq)]
+struct Topics(Vec<(Box<str>, Vec<(i32, CommittedOffset)>)>);
+
+impl Topics {
+    fn find(&self, topic: &str) -> Result<usize, usize> {
+        self.0.binary_search_by(|entry| (*entry.0).cmp(topic))
+    }
+
+    fn get(&self, topic: &str) -> Option<&Vec<(i32, CommittedOffset)>> {
+        self.find(topic).ok().map(|index| &self.0[index].1)
+    }
+
+    fn get_mut(&mut self, topic: &str) -> Option<&mut Vec<(i32, CommittedOffset)>> {
+        let index = self.find(topic).ok()?;
+        Some(&mut self.0[index].1)
+    }
+
+    fn get_or_insert(&mut self, topic: &str) -> &mut Vec<(i32, CommittedOffset)> {
+        let index = match self.find(topic) {
+            Ok(index) => index,
+            Err(index) => {
+                reserve_few(&mut self.0);
+                self.0.insert(index, (topic.into(), Vec::new()));
+                index
+            }
+        };
+        &mut self.0[index].1
+    }
+
+    fn remove(&mut self, topic: &str) {
+        if let Ok(index) = self.find(topic) {
+            self.0.remove(index);
+        }
+    }
+}
+
+/// Room for what comes next, and for little more.
+fn reserve_few<T>(vector: &mut Vec<T>) {
+    if vector.len() == vector.capacity() {
+        vector.reserve_exact(1 + vector.len() / 4);
+    }
+}
+
 #[derive(Debug, Default, PartialEq)]
 struct GroupOffsets {
     /// Offsets of each topic by partition, ascending.
-    committed: BTreeMap<Box<str>, Vec<(i32, CommittedOffset)>>,
+    committed: Topics,
     /// Producers with an open transaction.
     open: BTreeMap<Box<str>, BTreeMap<i32, BTreeSet<i64>>>,
 }
@@ -111,15 +155,11 @@ impl OffsetTable {
 
     fn store(&mut self, group: &Arc<str>, topic: &str, partition: i32, offset: CommittedOffset) {
         let offsets = self.group_mut(group);
-        if !offsets.committed.contains_key(topic) {
-            offsets.committed.insert(topic.into(), Vec::new());
-        }
-        let partitions = offsets.committed.get_mut(topic).expect("just made");
+        let partitions = offsets.committed.get_or_insert(topic);
         match partitions.binary_search_by_key(&partition, |entry| entry.0) {
             Ok(index) => partitions[index].1 = offset,
             Err(index) => {
-                // Most topics of most groups have few partitions: no room for growth.
-                partitions.reserve_exact(1 + partitions.len() / 4);
+                reserve_few(partitions);
                 partitions.insert(index, (partition, offset));
                 self.count += 1;
             }
@@ -193,7 +233,7 @@ impl OffsetTable {
 
     fn forget_if_empty(&mut self, group: &str) {
         let empty =
-            |offsets: &GroupOffsets| offsets.committed.is_empty() && offsets.open.is_empty();
+            |offsets: &GroupOffsets| offsets.committed.0.is_empty() && offsets.open.is_empty();
         if self.groups.get(group).is_some_and(empty) {
             self.groups.remove(group);
         }
@@ -247,7 +287,7 @@ impl OffsetTable {
     /// Whether the group has anything committed.
     pub(super) fn has_committed(&self, group: &str) -> bool {
         let offsets = self.groups.get(group);
-        offsets.is_some_and(|offsets| !offsets.committed.is_empty())
+        offsets.is_some_and(|offsets| !offsets.committed.0.is_empty())
     }
 
     /// Whether an open transaction has an offset for the group.
@@ -261,24 +301,28 @@ impl OffsetTable {
         &self,
         group: &str,
     ) -> impl Iterator<Item = (&str, &[(i32, CommittedOffset)])> {
-        let committed = self.groups.get(group).map(|offsets| &offsets.committed);
+        let committed = self.groups.get(group).map(|offsets| &offsets.committed.0);
         let topics = committed.into_iter().flatten();
         topics.map(|(topic, partitions)| (&**topic, &**partitions))
     }
 
-    /// Some partitions with a committed or a pending offset, at most `max`, the last of a topic
-    /// first.
+    /// Some partitions with a committed or a pending offset, at most `max`, the last first.
     pub(super) fn places(&self, group: &str, max: usize) -> Vec<Place> {
         let Some(offsets) = self.groups.get(group) else {
             return Vec::new();
         };
-        let committed = offsets.committed.iter().flat_map(|(topic, partitions)| {
-            // From the end, where taking away is cheap.
-            partitions
-                .iter()
-                .rev()
-                .map(|entry| (topic.clone(), entry.0))
-        });
+        let committed = offsets
+            .committed
+            .0
+            .iter()
+            .rev()
+            .flat_map(|(topic, partitions)| {
+                // From the end, where taking away is cheap.
+                partitions
+                    .iter()
+                    .rev()
+                    .map(|entry| (topic.clone(), entry.0))
+            });
         let open = offsets.open.iter().flat_map(|(topic, partitions)| {
             partitions
                 .keys()

@@ -70,6 +70,7 @@ fn group_text(value: &GroupMetadataValue<'_>) -> String {
     let members = value.members.iter().map(|member| {
         let id = with_instance(&member.member_id, member.group_instance_id.as_deref());
         let assignment = String::from_utf8_lossy(&member.assignment);
+        let assignment = assignment.escape_debug();
         format!(" {id}:{}:{assignment}", metadata(&member.subscription))
     });
     format!(
@@ -129,6 +130,7 @@ pub(super) fn answer_text(answer: &GroupAnswer) -> String {
         GroupAnswer::Sync(answer) if answer.error_code == 0 => {
             let protocol = answer.protocol_name.as_deref().unwrap_or("-");
             let assignment = String::from_utf8_lossy(&answer.assignment);
+            let assignment = assignment.escape_debug();
             format!("synced by {protocol}: {assignment}")
         }
         GroupAnswer::Sync(answer) => error(answer.error_code).to_owned(),
@@ -167,6 +169,7 @@ pub(super) fn answer_text(answer: &GroupAnswer) -> String {
             let members = answer.members.iter().map(|member| {
                 let id = with_instance(&member.member_id, member.group_instance_id.as_deref());
                 let assignment = String::from_utf8_lossy(&member.member_assignment);
+                let assignment = assignment.escape_debug();
                 format!(" {id}:{}:{assignment}", metadata(&member.member_metadata))
             });
             let state = format!("{} {}", error(answer.error_code), answer.group_state);

@@ -66,7 +66,7 @@ impl Arguments {
         }
     }
 
-    fn text(&self, name: &str, default: &'static str) -> Cow<'static, str> {
+    pub(super) fn text(&self, name: &str, default: &'static str) -> Cow<'static, str> {
         let found = self.named.get(name).cloned();
         found.map_or(Cow::Borrowed(default), Cow::Owned)
     }
