@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::classic_group::ClassicGroup;
-use super::classic_member::Protocol;
+use super::classic_member::{Member, Protocol};
 use super::classic_rebalance::{refuse_join, refuse_sync};
 use super::consumer_group::{ConsumerGroup, Refusal};
 use super::consumer_group_classic::favourite;
@@ -56,45 +56,12 @@ pub(super) fn upgraded(
             "the group size exceeds the consumer group maximum size",
         ));
     }
-    let malformed = |_| refuse("the embedded consumer protocol is malformed");
     let mut changes: [Vec<Change>; 3] = Default::default();
     for (member_id, member) in &classic.members {
-        let member_id = || member_id.to_string();
-        let selected = classic.protocol.as_deref();
-        let first = member.protocols.first().map(|protocol| &*protocol.name);
-        let protocol = selected.or(first).unwrap_or("");
-        let said = consumer_protocol::subscription(member.metadata(protocol), context);
-        let said = said.map_err(malformed)?;
-        let given = consumer_protocol::assignment(&member.assignment, context);
-        let (target, has_data) = given.map_err(malformed)?;
-        if has_data {
-            return Err(refuse("an unsupported custom assignor is in use"));
+        let of_member = changes_of(classic, member_id, member, context).map_err(refuse)?;
+        for (all, change) in changes.iter_mut().zip(of_member) {
+            all.push(change);
         }
-        let metadata = MemberMetadata {
-            instance_id: member.instance_id.as_deref().map(str::to_owned),
-            rack_id: said.rack_id,
-            client_id: member.client_id.to_string(),
-            client_host: member.client_host.to_string(),
-            topics: said.topics,
-            rebalance_timeout_ms: member.rebalance_timeout_ms,
-            classic: Some(ClassicMetadata {
-                session_timeout_ms: member.session_timeout_ms,
-                protocols: (member.protocols.iter())
-                    .map(|protocol| (protocol.name.to_string(), protocol.metadata.to_vec()))
-                    .collect(),
-            }),
-            ..MemberMetadata::default()
-        };
-        let current = CurrentAssignment {
-            epoch: classic.generation,
-            previous_epoch: classic.generation,
-            state: MemberState::Stable,
-            assigned: consumer_protocol::held_since(&target, classic.generation),
-            ..CurrentAssignment::default()
-        };
-        changes[0].push(Change::Member(member_id(), Some(metadata)));
-        changes[1].push(Change::Target(member_id(), Some(target)));
-        changes[2].push(Change::Current(member_id(), Some(current)));
     }
     let mut group = ConsumerGroup::new(id);
     let [metadata, targets, currents] = changes;
@@ -113,6 +80,53 @@ pub(super) fn upgraded(
         .for_each(|change| group.commit(change, records));
     group.loaded(context);
     Ok(group)
+}
+
+/// What a member of a classic group said, is to have, and has; or why that cannot be kept.
+fn changes_of(
+    classic: &ClassicGroup,
+    member_id: &str,
+    member: &Member,
+    context: &Context<'_>,
+) -> Result<[Change; 3], &'static str> {
+    let malformed = |_| "the embedded consumer protocol is malformed";
+    let selected = classic.protocol.as_deref();
+    let first = member.protocols.first().map(|protocol| &*protocol.name);
+    let protocol = selected.or(first).unwrap_or("");
+    let said = consumer_protocol::subscription(member.metadata(protocol), context);
+    let said = said.map_err(malformed)?;
+    let given = consumer_protocol::assignment(&member.assignment, context);
+    let (target, has_data) = given.map_err(malformed)?;
+    if has_data {
+        return Err("an unsupported custom assignor is in use");
+    }
+    let metadata = MemberMetadata {
+        instance_id: member.instance_id.as_deref().map(str::to_owned),
+        rack_id: said.rack_id,
+        client_id: member.client_id.to_string(),
+        client_host: member.client_host.to_string(),
+        topics: said.topics,
+        rebalance_timeout_ms: member.rebalance_timeout_ms,
+        classic: Some(ClassicMetadata {
+            session_timeout_ms: member.session_timeout_ms,
+            protocols: (member.protocols.iter())
+                .map(|protocol| (protocol.name.to_string(), protocol.metadata.to_vec()))
+                .collect(),
+        }),
+        ..MemberMetadata::default()
+    };
+    let current = CurrentAssignment {
+        epoch: classic.generation,
+        previous_epoch: classic.generation,
+        state: MemberState::Stable,
+        assigned: consumer_protocol::held_since(&target, classic.generation),
+        ..CurrentAssignment::default()
+    };
+    Ok([
+        Change::Member(member_id.to_owned(), Some(metadata)),
+        Change::Target(member_id.to_owned(), Some(target)),
+        Change::Current(member_id.to_owned(), Some(current)),
+    ])
 }
 
 /// Ends what the members of a classic group wait for: they are to join again.

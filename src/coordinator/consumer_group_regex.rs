@@ -29,7 +29,12 @@ pub(super) fn compile(expression: &str) -> Result<Regex, Refusal> {
             regex::Error::CompiledTooBig(limit) => {
                 format!("the compiled expression needs more than {limit} bytes")
             }
-            problem => problem.to_string(),
+            // The last line says what is wrong, those before it show where.
+            problem => {
+                let text = problem.to_string();
+                let last = text.lines().last().unwrap_or("");
+                last.trim_start_matches("error: ").to_owned()
+            }
         };
         Refusal::new(
             ErrorCode::InvalidRegularExpression,

@@ -154,6 +154,12 @@ fn requests_are_checked_field_by_field() {
             "{request:?}"
         );
     }
+}
+
+#[test]
+fn assignors_and_expressions_are_checked_before_anything_is_kept() {
+    let mut world = World::new(&[("foo", 1)]);
+    let whole = || join("a", &["foo"]);
     let assignor = Request {
         server_assignor: Some("best".into()),
         ..whole()

@@ -355,6 +355,7 @@ impl ExpiryRule {
 
 #[cfg(test)]
 mod tests {
+    use super::super::group_records::group_tombstone;
     use super::*;
     use crate::coordinator::context::Client;
     use crate::coordinator::group_records::group_tombstone;

@@ -59,6 +59,8 @@ mod offset_table;
 #[cfg(test)]
 mod scenario_answers;
 #[cfg(test)]
+mod scenario_consumers;
+#[cfg(test)]
 mod scenario_requests;
 #[cfg(test)]
 mod scenario_test;

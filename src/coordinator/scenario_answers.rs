@@ -12,6 +12,7 @@ use super::effects::CoordinatorRecord;
 use super::group_records::{GroupRecord, decode};
 use super::group_request::GroupAnswer;
 use super::group_world::WALL_MS;
+use super::scenario_consumers::{change_text, described_text, heartbeat_text};
 use super::scenario_requests::ID_MIDDLE;
 
 /// A member id as scenarios have it.
@@ -25,7 +26,7 @@ pub(super) fn short(id: &str) -> String {
     }
 }
 
-fn error(code: i16) -> &'static str {
+pub(super) fn error(code: i16) -> &'static str {
     ErrorCode::from_code(code).map_or("?", ErrorCode::name)
 }
 
@@ -41,7 +42,7 @@ fn metadata(bytes: &[u8]) -> String {
     }
 }
 
-fn with_instance(id: &str, instance: Option<&str>) -> String {
+pub(super) fn with_instance(id: &str, instance: Option<&str>) -> String {
     instance.map_or_else(|| short(id), |instance| format!("{}/{instance}", short(id)))
 }
 
@@ -61,7 +62,7 @@ pub(super) fn record_text(record: &CoordinatorRecord) -> String {
         }
         GroupRecord::Group(group, None) => format!("forget {group}"),
         GroupRecord::Group(group, Some(value)) => format!("write {group} {}", group_text(&value)),
-        GroupRecord::Unknown => panic!("a shard wrote {record:?}"),
+        GroupRecord::Unknown => change_text(record).expect("its own record"),
     }
 }
 
@@ -69,6 +70,7 @@ fn group_text(value: &GroupMetadataValue<'_>) -> String {
     let members = value.members.iter().map(|member| {
         let id = with_instance(&member.member_id, member.group_instance_id.as_deref());
         let assignment = String::from_utf8_lossy(&member.assignment);
+        let assignment = assignment.escape_debug();
         format!(" {id}:{}:{assignment}", metadata(&member.subscription))
     });
     format!(
@@ -128,6 +130,7 @@ pub(super) fn answer_text(answer: &GroupAnswer) -> String {
         GroupAnswer::Sync(answer) if answer.error_code == 0 => {
             let protocol = answer.protocol_name.as_deref().unwrap_or("-");
             let assignment = String::from_utf8_lossy(&answer.assignment);
+            let assignment = assignment.escape_debug();
             format!("synced by {protocol}: {assignment}")
         }
         GroupAnswer::Sync(answer) => error(answer.error_code).to_owned(),
@@ -166,6 +169,7 @@ pub(super) fn answer_text(answer: &GroupAnswer) -> String {
             let members = answer.members.iter().map(|member| {
                 let id = with_instance(&member.member_id, member.group_instance_id.as_deref());
                 let assignment = String::from_utf8_lossy(&member.member_assignment);
+                let assignment = assignment.escape_debug();
                 format!(" {id}:{}:{assignment}", metadata(&member.member_metadata))
             });
             let state = format!("{} {}", error(answer.error_code), answer.group_state);
@@ -179,7 +183,8 @@ pub(super) fn answer_text(answer: &GroupAnswer) -> String {
             });
             format!("listed{}", groups.collect::<String>())
         }
-        GroupAnswer::ConsumerHeartbeat(answer) => error(answer.error_code).to_owned(),
+        GroupAnswer::ConsumerHeartbeat(answer) => heartbeat_text(answer),
+        GroupAnswer::ConsumerDescribe(answer) if answer.error_code == 0 => described_text(answer),
         GroupAnswer::ConsumerDescribe(answer) => {
             let message = answer.error_message.as_deref().unwrap_or("");
             format!("{} {message}", error(answer.error_code))

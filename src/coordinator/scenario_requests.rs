@@ -22,6 +22,7 @@ use crate::wire::messages::txn_offset_commit::{
 
 use super::group_request::GroupRequest;
 use super::group_world::FewTopics;
+use super::scenario_consumers::heartbeat;
 
 /// What stands between a client's id and the number of the id that was made for it.
 pub(super) const ID_MIDDLE: &str = "-00000000-0000-4000-8000-";
@@ -70,26 +71,26 @@ impl Arguments {
         found.map_or(Cow::Borrowed(default), Cow::Owned)
     }
 
-    fn optional(&self, name: &str) -> Option<Cow<'static, str>> {
+    pub(super) fn optional(&self, name: &str) -> Option<Cow<'static, str>> {
         self.named.get(name).cloned().map(Cow::Owned)
     }
 
-    fn member(&self) -> Cow<'static, str> {
+    pub(super) fn member(&self) -> Cow<'static, str> {
         member_id(&self.text("member", "")).into()
     }
 
-    fn list(&self, name: &str) -> Vec<String> {
+    pub(super) fn list(&self, name: &str) -> Vec<String> {
         let list = self.named.get(name).map(|list| list.split(','));
         let items = list.into_iter().flatten().filter(|item| !item.is_empty());
         items.map(str::to_owned).collect()
     }
 
-    fn group(&self) -> Cow<'static, str> {
+    pub(super) fn group(&self) -> Cow<'static, str> {
         self.group.clone().into()
     }
 
     /// `t/0=5:meta,t/1=6` by topic.
-    fn offsets(&self) -> BTreeMap<String, Vec<(i32, i64, String)>> {
+    pub(super) fn offsets(&self) -> BTreeMap<String, Vec<(i32, i64, String)>> {
         let mut topics: BTreeMap<String, Vec<(i32, i64, String)>> = BTreeMap::new();
         for item in self.list("offsets") {
             let (topic, rest) = item.split_once('/').expect("topic/partition");
@@ -111,6 +112,7 @@ pub(super) fn default_version(verb: &str) -> i16 {
         "heartbeat" => 4,
         "describe" => 6,
         "offset-delete" => 0,
+        "beat" => 1,
         "delete" => 2,
         _ => 5,
     }
@@ -328,7 +330,7 @@ pub(super) fn with_request<T>(
         "delete" => GroupRequest::DeleteGroup(&arguments.group),
         "describe" => GroupRequest::Describe(&arguments.group),
         "describe-consumer" => GroupRequest::ConsumerDescribe(&arguments.group),
-        "consumer-heartbeat" => GroupRequest::ConsumerHeartbeat(Default::default()),
+        "beat" => heartbeat(arguments),
         "list" => list(arguments),
         other => panic!("no request {other}"),
     })

@@ -179,4 +179,6 @@ scenarios! {
     administration
     restart
     storms
+    consumer_groups
+    migration
 }
