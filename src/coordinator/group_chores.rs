@@ -358,7 +358,6 @@ mod tests {
     use super::super::group_records::group_tombstone;
     use super::*;
     use crate::coordinator::context::Client;
-    use crate::coordinator::group_records::group_tombstone;
     use crate::coordinator::group_request::GroupRequest;
     use crate::coordinator::group_world::{Entry, World};
     use crate::coordinator::scenario_requests::{Arguments, with_request};
