@@ -28,7 +28,6 @@ fn write(client: &mut Client, version: i16, marker: &Marker) -> Vec<i16> {
             coordinator_epoch: marker.coordinator_epoch,
             ..Default::default()
         }],
-        ..Default::default()
     };
     let answer = client.ask(version, &request);
     let decoded =
@@ -38,15 +37,16 @@ fn write(client: &mut Client, version: i16, marker: &Marker) -> Vec<i16> {
     partitions.map(|partition| partition.error_code).collect()
 }
 
-/// The code of the partition and what is told of its producers: id, epoch, coordinator epoch, last
-/// sequence, start of the open transaction.
-fn described(client: &mut Client, partition: i32) -> (i16, Vec<(i64, i32, i32, i32, i64)>) {
+/// Id, epoch, coordinator epoch, last sequence, start of the open transaction.
+type Producer = (i64, i32, i32, i32, i64);
+
+/// The code of the partition and what is told of its producers.
+fn described(client: &mut Client, partition: i32) -> (i16, Vec<Producer>) {
     let request = describe_producers::DescribeProducersRequest {
         topics: vec![describe_producers::TopicRequest {
             name: TOPIC.into(),
             partition_indexes: vec![partition],
         }],
-        ..Default::default()
     };
     let answer = client.ask(0, &request);
     let decoded =

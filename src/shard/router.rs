@@ -782,13 +782,15 @@ impl Router {
                 self.coordinators().deliver(parked, *answer);
                 Answer::Applied
             }
-            Question::Control(command) => {
-                let controller = self.controller.borrow().clone();
-                Answer::Controlled(match controller {
-                    Some(controller) => controller.submit(command).await,
-                    None => Err(ControlFailure::Overloaded),
-                })
-            }
+            Question::Control(command) => Answer::Controlled(self.control_here(command).await),
+        }
+    }
+
+    async fn control_here(&self, command: Command) -> Result<CommandReply, ControlFailure> {
+        let controller = self.controller.borrow().clone();
+        match controller {
+            Some(controller) => controller.submit(command).await,
+            None => Err(ControlFailure::Overloaded),
         }
     }
 
