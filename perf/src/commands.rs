@@ -12,6 +12,7 @@ use crate::cluster::Cluster;
 use crate::comparison;
 use crate::connections;
 use crate::consumer::{Consumer, Reading};
+use crate::coordination;
 use crate::gate;
 use crate::history;
 use crate::latency::PERCENTILES;
@@ -19,9 +20,9 @@ use crate::ledger;
 use crate::measure::Recorder;
 use crate::null_server::NullServer;
 use crate::options::{
-    Command, ConnectionsOptions, ConsumeOptions, CreateOptions, EndToEndOptions, GateOptions,
-    LoadOptions, NullServerOptions, PageOptions, ProduceOptions, ProfileOptions, RunOptions,
-    Spread, Start, SweepOptions,
+    Command, ConnectionsOptions, ConsumeOptions, CoordinationOptions, CreateOptions,
+    EndToEndOptions, GateOptions, LoadOptions, NullServerOptions, PageOptions, ProduceOptions,
+    ProfileOptions, RunOptions, Spread, Start, SweepOptions,
 };
 use crate::page;
 use crate::producer::Producer;
@@ -60,6 +61,7 @@ pub(crate) fn run(command: Command) -> Result<bool, Failure> {
         }
         Command::Page(options) => page(&options),
         Command::Connections(options) => connections(&options),
+        Command::Coordination(options) => coordination(&options),
         Command::Host(options) => {
             println!("{}", history::fingerprint(&options.data_dir)?);
             Ok(true)
@@ -380,6 +382,18 @@ fn connections(options: &ConnectionsOptions) -> Result<bool, Failure> {
     report["costs"] = accounting.to_json(0, 0);
     report::write(&report, &options.run)?;
     Ok(idle.lost == 0 || options.run.tolerate_errors)
+}
+
+fn coordination(options: &CoordinationOptions) -> Result<bool, Failure> {
+    let plan = options.run.topic_plan(0)?;
+    let cluster = Cluster::prepare(&mut Client::open(&options.run.bootstrap)?, &plan)?;
+    let (measured, accounting) = coordination::measure(options, &cluster)?;
+    print!("{}", measured.to_lines(options.kind));
+    let mut report = report::provenance(options.kind.name(), &options.run, &cluster);
+    report["coordination"] = measured.to_json();
+    report["costs"] = accounting.to_json(0, 0);
+    report::write(&report, &options.run)?;
+    Ok(true)
 }
 
 /// Whether nothing regressed.

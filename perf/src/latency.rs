@@ -40,6 +40,12 @@ impl Latency {
             .saturating_record_n(microseconds.max(1), count);
     }
 
+    /// Takes in all of another one.
+    pub(crate) fn absorb(&mut self, other: &Latency) {
+        let added = self.histogram.add(&other.histogram);
+        added.expect("all have the same bounds");
+    }
+
     /// How many were recorded.
     pub(crate) fn count(&self) -> u64 {
         self.histogram.len()

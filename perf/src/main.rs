@@ -8,7 +8,7 @@
 //! next), `measure` and `latency` (what counts), `batch` and `text` (the payloads). `accounting`
 //! reads what it cost from /proc, `host`, `report` and `ledger` write it down. `comparison` and `page`
 //! make tables and plots of reports, `history` keeps the figures of commits and `gate` compares with
-//! them. `connections` holds idle connections, `profile` reads what Linux perf sampled.
+//! them. `connections` holds idle connections, `coordination` commits offsets and transactions, `profile` reads what Linux perf sampled.
 //!
 //! One thread, so that the tool takes little from the machine it shares with the broker, and what it
 //! takes can be told.
@@ -22,6 +22,7 @@ mod comparison;
 mod connection;
 mod connections;
 mod consumer;
+mod coordination;
 mod flow;
 mod gate;
 mod history;

@@ -37,6 +37,8 @@ pub(crate) enum Command {
     Sweep(SweepOptions),
     /// Holds idle connections and measures what they take of the broker
     Connections(ConnectionsOptions),
+    /// Commits offsets, or transactions, in a closed loop
+    Coordination(CoordinationOptions),
     /// Creates topics and measures until every partition has a leader
     Create(CreateOptions),
     /// Reads Produce requests and acknowledges them at once: to measure this tool itself
@@ -456,6 +458,50 @@ pub(crate) struct ConnectionsOptions {
     /// Seconds they are held
     #[arg(long, value_name = "SECONDS", default_value_t = 5.0)]
     pub(crate) idle: f64,
+}
+
+/// What a coordinator is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CoordinationKind {
+    /// OffsetCommit
+    Commits,
+    /// Produce and EndTxn
+    Transactions,
+}
+
+impl CoordinationKind {
+    /// Its name on the command line.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            CoordinationKind::Commits => "commits",
+            CoordinationKind::Transactions => "transactions",
+        }
+    }
+}
+
+/// `percolog-perf coordination`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct CoordinationOptions {
+    #[command(flatten)]
+    pub(crate) run: RunOptions,
+    /// What is repeated
+    #[arg(value_enum)]
+    pub(crate) kind: CoordinationKind,
+    /// Connections, each with a group or a transactional id and one request on its way
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub(crate) connections: u32,
+    /// Partitions in a commit
+    #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(i32).range(1..=1_000))]
+    pub(crate) commit_partitions: i32,
+    /// Bytes of the record in a transaction
+    #[arg(long, value_name = "BYTES", default_value_t = 100)]
+    pub(crate) record_bytes: usize,
+    /// Seconds that are measured
+    #[arg(long, value_name = "SECONDS", default_value_t = 10.0)]
+    pub(crate) duration: f64,
+    /// Seconds before
+    #[arg(long, value_name = "SECONDS", default_value_t = 2.0)]
+    pub(crate) warmup: f64,
 }
 
 /// `percolog-perf null-server`.
