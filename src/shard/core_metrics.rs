@@ -11,6 +11,9 @@ use crate::observe::metrics::{HistogramSample, MetricKind, Sample, Samples};
 use crate::runtime::executor;
 use crate::runtime::ring;
 
+/// What groups do; the two protocols name it differently.
+const GROUP_STATES: [&str; 4] = ["empty", "preparing", "completing", "stable"];
+
 /// What the core counts now.
 #[must_use]
 pub fn samples(router: &Router, net: &NetMetrics) -> Samples {
@@ -19,6 +22,7 @@ pub fn samples(router: &Router, net: &NetMetrics) -> Samples {
     log_samples(router, &mut samples);
     disk_samples(router, &mut samples);
     compaction_samples(router, &mut samples);
+    coordinator_samples(router, &mut samples);
     runtime_samples(&mut samples);
     Samples {
         numbers: samples,
@@ -267,6 +271,62 @@ fn compaction_samples(router: &Router, samples: &mut Vec<Sample>) {
             "percolog_compaction_longest_lag_ms",
             "Age of the oldest record that waits for compaction.",
             backlog.longest_lag_ms,
+        ),
+    ]);
+}
+
+fn coordinator_samples(router: &Router, samples: &mut Vec<Sample>) {
+    let coordinators = router.coordinators();
+    let (groups, transactions) = (coordinators.groups(), coordinators.transactions());
+    let mut states = [0_u64; GROUP_STATES.len()];
+    let (mut members, mut offsets, mut ids, mut open) = (0, 0, 0, 0);
+    groups.each_shard(|shard| {
+        let counts = shard.counts();
+        let of_state = [
+            counts.classic_empty + counts.consumer_empty,
+            counts.classic_preparing_rebalance + counts.consumer_assigning,
+            counts.classic_completing_rebalance + counts.consumer_reconciling,
+            counts.classic_stable + counts.consumer_stable,
+        ];
+        for (state, count) in states.iter_mut().zip(of_state) {
+            *state += count as u64;
+        }
+        members += counts.members as u64;
+        offsets += counts.offsets as u64;
+    });
+    transactions.each_shard(|shard| {
+        ids += shard.len() as u64;
+        open += shard.open() as u64;
+    });
+    for (state, count) in GROUP_STATES.iter().zip(states) {
+        samples.push(Sample {
+            label: Some(("state", state)),
+            ..gauge("percolog_groups", "Groups of this core, by state.", count)
+        });
+    }
+    let loading = groups.partitions().len() - groups.serving();
+    let loading = loading + transactions.partitions().len() - transactions.serving();
+    samples.extend([
+        gauge("percolog_group_members", "Members of all groups.", members),
+        gauge(
+            "percolog_committed_offsets",
+            "Offsets that groups have committed.",
+            offsets,
+        ),
+        gauge(
+            "percolog_transactional_ids",
+            "Transactional ids that are remembered.",
+            ids,
+        ),
+        gauge(
+            "percolog_open_transactions",
+            "Transactions that are open.",
+            open,
+        ),
+        gauge(
+            "percolog_coordinators_loading",
+            "Partitions of groups and transactions that do not serve yet.",
+            loading as u64,
         ),
     ]);
 }
