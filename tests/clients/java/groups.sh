@@ -29,7 +29,7 @@ groups() { tool $TOOLS.consumer.group.ConsumerGroupCommand $SERVER "$@"; }
 until_groups() {
   local name=$1 piece=$2 attempt
   shift 2
-  for attempt in 1 2 3 4 5 6; do
+  for attempt in $(seq 20); do
     groups "$@"
     case "$OUT" in *"$piece"*) break ;; esac
   done
@@ -38,7 +38,7 @@ until_groups() {
 topic=groups-$RUN_NAME
 works "topics --create" $TOOLS.TopicCommand $SERVER --create --topic "$topic" --partitions 3
 works "topics --create, output" $TOOLS.TopicCommand $SERVER --create --topic "$topic-out" --partitions 1
-tool $TOOLS.VerifiableProducer $SERVER --topic "$topic" --max-messages 3000 --throughput -1 --acks -1
+tool $TOOLS.VerifiableProducer $SERVER --topic "$topic" --max-messages 3000 --throughput -1 --acks -1 --repeating-keys 100
 contains "verifiable producer" '"acked":3000' "$OUT"
 
 for protocol in classic consumer; do
