@@ -23,7 +23,7 @@ use crate::coordinator::transaction_request::{
 };
 use crate::coordinator::transaction_shard::TransactionShard;
 use crate::log::position::LogId;
-use crate::log::transaction_marker::TransactionMarker;
+use crate::wire::transaction_marker::TransactionMarker;
 use crate::net::frame::Frame;
 use crate::partition::verification::{Verification, VerificationGuard};
 use crate::runtime::clock;
