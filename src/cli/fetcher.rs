@@ -114,8 +114,9 @@ impl Fetcher {
 
     /// Reads these partitions from now on, and no others.
     pub(crate) fn assign(&mut self, positions: BTreeMap<i32, Position>) {
+        let starts = positions.iter();
+        self.handed_on = starts.map(|(index, it)| (*index, it.next)).collect();
         self.positions = positions;
-        self.handed_on.clear();
         self.patience.renew();
     }
 

@@ -75,11 +75,9 @@ impl GroupConsumer<'_> {
     /// Reads until the end, until `sink` has enough, or until the process is told to stop.
     pub(crate) fn run(&mut self, sink: &mut dyn Sink) -> Result<(), Failure> {
         while let Some(partitions) = self.member.join(self.termination)? {
-            let positions = self.positions(&partitions)?;
-            self.fetcher.assign(positions);
             let ending = match partitions.is_empty() {
                 true => self.idle()?,
-                false => self.read(sink)?,
+                false => self.read(&partitions, sink)?,
             };
             if ending == Ending::Done {
                 break;
@@ -88,11 +86,8 @@ impl GroupConsumer<'_> {
         Ok(())
     }
 
-    /// From where to where the partitions are read.
-    fn positions(&mut self, partitions: &[i32]) -> Result<BTreeMap<i32, Position>, Failure> {
-        if partitions.is_empty() {
-            return Ok(BTreeMap::new());
-        }
+    /// Where the group goes on, in partitions where it has committed an offset that is still there.
+    fn committed(&mut self, partitions: &[i32]) -> Result<BTreeMap<i32, i64>, Failure> {
         let mut starts = self.member.committed(partitions)?;
         let earliest = self.fetcher.offsets(partitions, Place::Beginning)?;
         starts.retain(|partition, offset| {
@@ -105,6 +100,16 @@ impl GroupConsumer<'_> {
             }
             *offset >= start
         });
+        Ok(starts)
+    }
+
+    /// From where to where the partitions are read.
+    fn positions(
+        &mut self,
+        partitions: &[i32],
+        committed: &BTreeMap<i32, i64>,
+    ) -> Result<BTreeMap<i32, Position>, Failure> {
+        let mut starts = committed.clone();
         let missing = partitions.iter().copied();
         let missing: Vec<i32> = missing.filter(|it| !starts.contains_key(it)).collect();
         if !missing.is_empty() {
@@ -133,16 +138,23 @@ impl GroupConsumer<'_> {
         Ok(Ending::Done)
     }
 
-    fn read(&mut self, sink: &mut dyn Sink) -> Result<Ending, Failure> {
+    fn read(&mut self, partitions: &[i32], sink: &mut dyn Sink) -> Result<Ending, Failure> {
+        let committed = self.committed(partitions)?;
+        let positions = self.positions(partitions, &committed)?;
         let mut ending = Ending::Done;
         let mut progress = Progress {
             member: self.member,
             heartbeat: Schedule::every(HEARTBEAT_INTERVAL),
             commit: Schedule::every(COMMIT_INTERVAL),
             topics: Schedule::every(TOPICS_INTERVAL),
-            printed: BTreeMap::new(),
-            committed: BTreeMap::new(),
+            // Also where the group begins: what comes while nobody reads is not skipped later.
+            printed: positions
+                .iter()
+                .map(|(index, it)| (*index, it.next))
+                .collect(),
+            committed,
         };
+        self.fetcher.assign(positions);
         let sink = std::cell::RefCell::new(sink);
         let result = self.fetcher.run(
             &mut |fetched| sink.borrow_mut().take(fetched),
