@@ -4,6 +4,9 @@
 //! The partition gives a guard first, then the coordinator is asked: a marker that comes in between
 //! takes the guard back. What is part of an open transaction costs one question to the partition's
 //! core, and what is none costs nothing.
+//!
+//! With `transaction.partition.verification.enable=false` nobody is asked, as in Kafka, unless the
+//! client leaves it to the broker to add partitions to its transaction.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,6 +14,7 @@ use std::sync::Arc;
 use super::dispatch::Api;
 use super::error_mapping::{partition_code, partition_message};
 use super::produce::{Plan, PlannedPartition, Refusal};
+use super::transaction_verification::BROKER_ADDS_FROM;
 use crate::wire::error_code::ErrorCode;
 
 /// Topic and partition of a part.
@@ -28,6 +32,8 @@ pub(super) async fn verify(api: &Api, plan: &mut Plan, transactional_id: &str, v
         (part.log, part.header)
     });
     let answers = api.router.verifications(asked.collect()).await;
+    let config = api.router.config();
+    let asks = version >= BROKER_ADDS_FROM || config.transactions.partition_verification;
     let mut refusals = BTreeMap::new();
     let mut needed: BTreeMap<(i64, i16), Vec<usize>> = BTreeMap::new();
     for (part, answer) in parts.into_iter().zip(answers) {
@@ -35,7 +41,7 @@ pub(super) async fn verify(api: &Api, plan: &mut Plan, transactional_id: &str, v
             Ok(verification) => {
                 let appended = &mut plan.parts[part];
                 appended.guard = verification.guard();
-                if appended.guard.is_some() {
+                if appended.guard.is_some() && asks {
                     let header = &appended.header;
                     let producer = (header.producer_id, header.producer_epoch);
                     needed.entry(producer).or_default().push(part);

@@ -17,7 +17,7 @@ use crate::runtime::clock;
 use crate::wire::error_code::ErrorCode;
 
 /// First Produce whose broker adds partitions to the transaction.
-const BROKER_ADDS_FROM: i16 = 12;
+pub(super) const BROKER_ADDS_FROM: i16 = 12;
 
 /// First Produce whose client knows TRANSACTION_ABORTABLE.
 const ABORTABLE_FROM: i16 = 11;

@@ -203,6 +203,34 @@ impl Client {
         self.connections.remove(&id);
     }
 
+    /// Asks a node in a version of at most `version_max`. A connection that failed is forgotten.
+    pub(crate) fn ask_node<'q, Q: Request<'q>>(
+        &mut self,
+        id: i32,
+        request: &Q,
+        version_max: i16,
+    ) -> Result<Reply, Failure> {
+        let reply = self.node(id).and_then(|connection| {
+            let expected = connection.send(request, version_max)?;
+            connection.receive(expected)
+        });
+        if reply.is_err() {
+            self.drop_node(id);
+        }
+        reply
+    }
+
+    /// Ids of all brokers of the cluster.
+    pub(crate) fn node_ids(&mut self) -> Result<Vec<i32>, Failure> {
+        let metadata = self.metadata(Topics::None)?;
+        Ok(metadata.brokers.iter().map(|broker| broker.id).collect())
+    }
+
+    /// Where a node is, if metadata named it.
+    pub(crate) fn address(&self, id: i32) -> Option<&str> {
+        self.nodes.get(&id).map(String::as_str)
+    }
+
     /// Fetches metadata once, and remembers where the nodes are.
     pub(crate) fn metadata(&mut self, topics: Topics<'_>) -> Result<Metadata, Failure> {
         let one = |name| {

@@ -9,15 +9,17 @@ use super::cluster::ClusterCommand;
 use super::config::ConfigCommand;
 use super::consume::ConsumeArguments;
 use super::failure::Failure;
+use super::group::GroupCommand;
 use super::inspect::FileArguments;
 use super::inspect_segment::SegmentArguments;
 use super::produce::ProduceArguments;
 use super::repair::RepairArguments;
 use super::serve::ServeArguments;
 use super::topic::TopicCommand;
+use super::transaction::TransactionCommand;
 use super::tune::TuneCommand;
-use super::{cluster, config, consume, inspect_checkpoint, inspect_index, inspect_journal};
-use super::{inspect_segment, output, produce, repair, serve, topic, tune};
+use super::{cluster, config, consume, group, inspect_checkpoint, inspect_index, inspect_journal};
+use super::{inspect_segment, output, produce, repair, serve, topic, transaction, tune};
 
 /// A durable log broker for Linux that speaks Kafka's wire protocol, and its tools
 #[derive(Debug, Parser)]
@@ -52,16 +54,18 @@ enum Command {
     /// Reads files of a stopped broker
     #[command(subcommand)]
     Inspect(InspectCommand),
-    /// Consumer groups (not available yet)
-    Group(Anything),
+    /// Lists, describes, resets and deletes consumer groups
+    #[command(subcommand)]
+    Group(GroupCommand),
     /// Access control lists (not available yet)
     Acl(Anything),
     /// Users and their credentials (not available yet)
     User(Anything),
     /// Client quotas (not available yet)
     Quota(Anything),
-    /// Transactions (not available yet)
-    Transaction(Anything),
+    /// Shows transactions and producers, and ends transactions that hang
+    #[command(subcommand)]
+    Transaction(TransactionCommand),
     /// Looks at the host, changes it and changes it back; measures a disk
     #[command(subcommand)]
     Tune(TuneCommand),
@@ -119,11 +123,11 @@ fn dispatch(command: &Command) -> Result<(), Failure> {
         Command::Inspect(InspectCommand::Journal(arguments)) => inspect_journal::run(arguments),
         Command::Inspect(InspectCommand::Index(arguments)) => inspect_index::run(arguments),
         Command::Inspect(InspectCommand::Checkpoint(file)) => inspect_checkpoint::run(file),
-        Command::Group(_) => unavailable("group"),
+        Command::Group(command) => group::run(command),
         Command::Acl(_) => unavailable("acl"),
         Command::User(_) => unavailable("user"),
         Command::Quota(_) => unavailable("quota"),
-        Command::Transaction(_) => unavailable("transaction"),
+        Command::Transaction(command) => transaction::run(command),
         Command::Tune(command) => tune::run(command),
         Command::Top(_) => unavailable("top"),
         Command::Repair(arguments) => repair::run(arguments),
@@ -169,7 +173,7 @@ mod tests {
     #[test]
     fn commands_to_come_say_so_whatever_their_arguments() {
         for line in [
-            "percolog group list --bootstrap x:1",
+            "percolog quota list --bootstrap x:1",
             "percolog acl",
             "percolog top --help",
         ] {
@@ -177,9 +181,6 @@ mod tests {
             assert!(failure.to_string().contains("not available yet"), "{line}");
             assert_eq!(failure.exit_code(), 1);
         }
-        let consume = parse("percolog consume t --group g").expect("arguments");
-        let failure = dispatch(&consume).expect_err("no groups yet");
-        assert!(failure.to_string().contains("--group"), "{failure}");
     }
 
     #[test]
@@ -190,6 +191,21 @@ mod tests {
             "percolog produce t --acks 2",
             "percolog produce t --compression brotli",
             "percolog consume t --from yesterday",
+            "percolog consume t --group g --partition 0",
+            "percolog consume t --isolation some",
+            "percolog group",
+            "percolog group list --state busy",
+            "percolog group describe",
+            "percolog group reset g --to end",
+            "percolog group reset g --topic t",
+            "percolog group reset g --topic t --all-topics --to end",
+            "percolog group reset g --topic t --to sometime",
+            "percolog group delete",
+            "percolog group delete-offsets g",
+            "percolog transaction list --older-than 5",
+            "percolog transaction describe",
+            "percolog transaction producers",
+            "percolog transaction abort --topic t --partition 0",
             "percolog topic create t --partitions 0",
             "percolog topic create t --config k",
             "percolog config set topic t",

@@ -235,6 +235,26 @@ impl Connection {
         })
     }
 
+    /// Whether there is something to receive, or becomes so within `wait`.
+    pub(crate) fn has_answer_within(&mut self, wait: Duration) -> Result<bool, Failure> {
+        use std::io::{BufRead, ErrorKind};
+        let usual = self.output.read_timeout();
+        let set = |timeout| self.output.set_read_timeout(timeout);
+        let usual = usual
+            .and_then(|usual| set(Some(wait)).map(|()| usual))
+            .map_err(|error| self.io(&error))?;
+        let found = self.input.fill_buf().map(|_| ());
+        (self.output.set_read_timeout(usual)).map_err(|error| self.io(&error))?;
+        match found {
+            // The end of the stream is for whoever receives.
+            Ok(()) => Ok(true),
+            Err(error) => match error.kind() {
+                ErrorKind::WouldBlock | ErrorKind::TimedOut => Ok(false),
+                _ => Err(self.io(&error)),
+            },
+        }
+    }
+
     /// Sends a request and waits for its response.
     pub(crate) fn ask<'q, Q: Request<'q>>(&mut self, request: &Q) -> Result<Reply, Failure> {
         let expected = self.send(request, *Q::VERSIONS.end())?;

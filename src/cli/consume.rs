@@ -1,14 +1,19 @@
-//! `percolog consume`: records to stdout, by partition.
+//! `percolog consume`: records to stdout, by partition or as a member of a group.
 
 use std::collections::BTreeMap;
 use std::io::{BufWriter, StdoutLock, Write};
 
 use super::client::{Client, ClientOptions, Topics};
 use super::failure::Failure;
-use super::fetcher::{Fetched, Fetcher, Place, Position, Visit};
+use super::fetcher::{Fetched, Fetcher, Position, Visit};
 use super::format::{self, FORMAT_HELP, Format, Printed};
+use super::group_consumer::{GroupConsumer, Sink};
+use super::group_member::GroupMember;
+use super::isolation::Isolation;
+use super::log_offsets::Place;
 use super::metadata::Topic;
 use super::output::OutputFormat;
+use super::termination::Termination;
 use super::timestamp;
 
 /// Printed records collect up to so many bytes while more of them are at hand.
@@ -45,13 +50,14 @@ impl From {
     }
 }
 
-/// Reads records of a topic, partition by partition, without a group
+/// Reads records of a topic: all partitions, those that are named, or as a member of a group
 #[derive(Debug, clap::Args)]
 pub(crate) struct ConsumeArguments {
     /// Topic to read
     topic: String,
     /// Where to begin: beginning, end, an OFFSET, or the first record at or after @TIME, given in
-    /// milliseconds since 1970 or as 2026-01-02T03:04:05Z (UTC unless it says +hh:mm)
+    /// milliseconds since 1970 or as 2026-01-02T03:04:05Z (UTC unless it says +hh:mm). A group
+    /// goes on from what it has committed, and begins there where that is nothing
     #[arg(
         long,
         value_name = "beginning|end|OFFSET|@TIME",
@@ -62,9 +68,13 @@ pub(crate) struct ConsumeArguments {
     /// Partition to read, again for more of them; all without it
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..))]
     partition: Vec<i32>,
-    /// Read as a member of a consumer group (not available yet)
-    #[arg(long, value_name = "NAME")]
+    /// Read as a member of this consumer group: the partitions that it gives to this process.
+    /// Offsets are committed every few seconds and at the end, after their records are printed
+    #[arg(long, value_name = "NAME", conflicts_with = "partition")]
     group: Option<String>,
+    /// Whether records of open and aborted transactions are read
+    #[arg(long, value_enum, default_value_t = Isolation::Uncommitted)]
+    isolation: Isolation,
     /// Stop after so many records
     #[arg(long, value_name = "N")]
     count: Option<u64>,
@@ -79,9 +89,6 @@ pub(crate) struct ConsumeArguments {
 
 /// Runs the command.
 pub(crate) fn run(arguments: &ConsumeArguments) -> Result<(), Failure> {
-    if arguments.group.is_some() {
-        return Err(Failure::Unavailable("consume --group".to_owned()));
-    }
     let format = match (&arguments.format, arguments.client.output) {
         (Some(_), OutputFormat::Json) => {
             let text = "--format and --output json exclude each other";
@@ -94,24 +101,68 @@ pub(crate) fn run(arguments: &ConsumeArguments) -> Result<(), Failure> {
     if arguments.count == Some(0) {
         return Ok(());
     }
-    let mut client = Client::connect(&arguments.client)?;
-    let topic = client.topic(Topics::One(&arguments.topic))?;
-    let partitions = partitions(arguments, &topic)?;
-    let mut fetcher = Fetcher::new(client, topic);
-    for (partition, position) in positions(arguments, &mut fetcher, &partitions)? {
-        fetcher.assign(partition, position);
-    }
-    let mut printer = Printer {
+    let printer = Printer {
         topic: &arguments.topic,
         format,
         left: arguments.count.unwrap_or(u64::MAX),
         out: BufWriter::with_capacity(OUTPUT_BYTES, std::io::stdout().lock()),
     };
-    let printer = std::cell::RefCell::new(&mut printer);
+    match &arguments.group {
+        Some(group) => read_in_group(arguments, group, printer),
+        None => read_alone(arguments, printer),
+    }
+}
+
+fn read_alone(arguments: &ConsumeArguments, printer: Printer<'_>) -> Result<(), Failure> {
+    let mut client = Client::connect(&arguments.client)?;
+    let topic = client.topic(Topics::One(&arguments.topic))?;
+    let partitions = partitions(arguments, &topic)?;
+    let mut fetcher = Fetcher::new(client, topic, arguments.isolation);
+    let positions = positions(arguments, &mut fetcher, &partitions)?;
+    fetcher.assign(positions);
+    let printer = std::cell::RefCell::new(printer);
     fetcher.run(
-        &mut |fetched| printer.borrow_mut().print(fetched),
-        &mut || printer.borrow_mut().flush(),
+        &mut |fetched| printer.borrow_mut().take(fetched),
+        &mut |_| {
+            printer.borrow_mut().flush()?;
+            Ok(Visit::Continue)
+        },
     )
+}
+
+fn read_in_group(
+    arguments: &ConsumeArguments,
+    group: &str,
+    mut printer: Printer<'_>,
+) -> Result<(), Failure> {
+    let termination = Termination::watch()?;
+    let mut client = Client::connect(&arguments.client)?;
+    let topic = client.topic(Topics::One(&arguments.topic))?;
+    let all: Vec<i32> = topic.partitions.iter().map(|found| found.index).collect();
+    let mut fetcher = Fetcher::new(client, topic, arguments.isolation);
+    let ends = match arguments.exit_at_end {
+        true => Some(fetcher.offsets(&all, Place::End)?),
+        false => None,
+    };
+    let first = |fetcher: &mut Fetcher, partitions: &[i32]| -> Result<_, Failure> {
+        let positions = positions(arguments, fetcher, partitions)?.into_iter();
+        Ok(positions
+            .map(|(index, found)| (index, found.next))
+            .collect())
+    };
+    // Of its own: the group must hear of this member while a fetch waits.
+    let coordinated = Client::connect(&arguments.client)?;
+    let mut member = GroupMember::new(coordinated, group, &arguments.topic);
+    let mut consumer = GroupConsumer {
+        member: &mut member,
+        fetcher: &mut fetcher,
+        termination: &termination,
+        ends,
+        first: &first,
+    };
+    let read = consumer.run(&mut printer);
+    let left = member.leave();
+    read.and(left)
 }
 
 fn partitions(arguments: &ConsumeArguments, topic: &Topic) -> Result<Vec<i32>, Failure> {
@@ -166,8 +217,8 @@ struct Printer<'a> {
     out: BufWriter<StdoutLock<'static>>,
 }
 
-impl Printer<'_> {
-    fn print(&mut self, fetched: &Fetched<'_>) -> Result<Visit, Failure> {
+impl Sink for Printer<'_> {
+    fn take(&mut self, fetched: &Fetched<'_>) -> Result<Visit, Failure> {
         let headers: Vec<_> = fetched
             .record
             .headers()
@@ -193,6 +244,10 @@ impl Printer<'_> {
         } else {
             Visit::Continue
         })
+    }
+
+    fn is_full(&self) -> bool {
+        self.left == 0
     }
 
     fn flush(&mut self) -> Result<(), Failure> {

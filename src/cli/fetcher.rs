@@ -5,16 +5,15 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::wire::error_code::ErrorCode;
-use crate::wire::messages::fetch::{FetchPartition, FetchRequest, FetchTopic};
-use crate::wire::messages::list_offsets::{
-    ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic,
-};
+use crate::wire::messages::fetch::{AbortedTransaction, FetchPartition, FetchRequest, FetchTopic};
 use crate::wire::record::{Record, Records};
 use crate::wire::record_batch::{BatchError, BatchView, Batches, TimestampType};
 
 use super::client::{Client, Patience, Topics};
 use super::connection::{Expected, Reply};
 use super::failure::Failure;
+use super::isolation::{AbortFilter, Isolation};
+use super::log_offsets::{self, Place};
 use super::metadata::Topic;
 
 /// Highest Fetch version that names topics instead of giving their id.
@@ -27,27 +26,6 @@ const PARTITION_BYTES_MAX: i32 = 4 << 20;
 const FETCH_WAIT_MS: usize = 500;
 /// What may come out of one compressed batch.
 const PLAIN_BYTES_MAX: usize = 1 << 30;
-
-/// Where in a log, in the terms of ListOffsets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Place {
-    /// The first record.
-    Beginning,
-    /// Behind the last record.
-    End,
-    /// The first record of this time or later.
-    Time(i64),
-}
-
-impl Place {
-    fn timestamp(self) -> i64 {
-        match self {
-            Place::Beginning => -2,
-            Place::End => -1,
-            Place::Time(timestamp_ms) => timestamp_ms,
-        }
-    }
-}
 
 /// How far a partition was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,27 +67,38 @@ pub(crate) enum Visit {
 struct Portion<'r> {
     partition: i32,
     from: i64,
+    /// Behind the last batch.
+    next: i64,
     end: Option<i64>,
     batches: &'r [u8],
+    aborted: Option<Vec<AbortedTransaction>>,
 }
 
 /// Reads partitions of one topic.
 pub(crate) struct Fetcher {
     client: Client,
     topic: Topic,
+    isolation: Isolation,
     patience: Patience,
     positions: BTreeMap<i32, Position>,
+    /// Up to where records were handed on.
+    handed_on: BTreeMap<i32, i64>,
 }
+
+/// Called before the fetcher waits for more, with the offsets up to which records were handed on.
+pub(crate) type Pause<'p> = dyn FnMut(&BTreeMap<i32, i64>) -> Result<Visit, Failure> + 'p;
 
 impl Fetcher {
     /// Of `topic`, without positions yet.
-    pub(crate) fn new(client: Client, topic: Topic) -> Fetcher {
+    pub(crate) fn new(client: Client, topic: Topic, isolation: Isolation) -> Fetcher {
         let patience = Patience::new(client.timeout());
         Fetcher {
             client,
             topic,
+            isolation,
             patience,
             positions: BTreeMap::new(),
+            handed_on: BTreeMap::new(),
         }
     }
 
@@ -119,80 +108,16 @@ impl Fetcher {
         partitions: &[i32],
         place: Place,
     ) -> Result<BTreeMap<i32, i64>, Failure> {
-        let mut offsets = BTreeMap::new();
-        while offsets.len() < partitions.len() {
-            let missing = partitions
-                .iter()
-                .find(|partition| !offsets.contains_key(*partition))
-                .copied()
-                .expect("some are missing");
-            let found = self.topic.leader(missing).and_then(|node| {
-                let of_node = partitions
-                    .iter()
-                    .copied()
-                    .filter(|partition| self.topic.leader(*partition).ok() == Some(node))
-                    .collect::<Vec<_>>();
-                self.offsets_on(node, &of_node, place)
-            });
-            match found {
-                Ok(found) => offsets.extend(found),
-                Err(failure) => self.recover(failure)?,
-            }
-        }
-        Ok(offsets)
+        let (client, topic) = (&mut self.client, &mut self.topic);
+        log_offsets::find(client, topic, partitions, place, self.isolation)
     }
 
-    fn offsets_on(
-        &mut self,
-        node: i32,
-        partitions: &[i32],
-        place: Place,
-    ) -> Result<Vec<(i32, i64)>, Failure> {
-        let request = ListOffsetsRequest {
-            replica_id: -1,
-            topics: vec![ListOffsetsTopic {
-                name: self.topic.name.as_str().into(),
-                partitions: partitions
-                    .iter()
-                    .map(|partition| ListOffsetsPartition {
-                        partition_index: *partition,
-                        timestamp: place.timestamp(),
-                        ..Default::default()
-                    })
-                    .collect(),
-            }],
-            timeout_ms: i32::try_from(self.client.timeout().as_millis()).unwrap_or(i32::MAX),
-            ..Default::default()
-        };
-        let reply = match self.client.node(node)?.ask(&request) {
-            Ok(reply) => reply,
-            Err(failure) => {
-                self.client.drop_node(node);
-                return Err(failure);
-            }
-        };
-        let response = reply.decode::<ListOffsetsRequest<'_>>()?;
-        let mut found = Vec::new();
-        for answer in response.topics.iter().flat_map(|topic| &topic.partitions) {
-            Failure::check(
-                self.subject(answer.partition_index),
-                answer.error_code,
-                None,
-            )?;
-            found.push((answer.partition_index, answer.offset));
-        }
-        if found.len() < partitions.len() {
-            return Err(Failure::Protocol {
-                address: format!("node {node}"),
-                reason: "a ListOffsets response without all partitions".to_owned(),
-            });
-        }
-        Ok(found)
-    }
-
-    /// Begins to read `partition` at `position`.
-    pub(crate) fn assign(&mut self, partition: i32, position: Position) {
-        self.positions.insert(partition, position);
+    /// Reads these partitions from now on, and no others.
+    pub(crate) fn assign(&mut self, positions: BTreeMap<i32, Position>) {
+        let starts = positions.iter();
+        self.handed_on = starts.map(|(index, it)| (*index, it.next)).collect();
+        self.positions = positions;
+        self.patience.renew();
     }
 
     fn subject(&self, partition: i32) -> String {
@@ -200,30 +125,30 @@ impl Fetcher {
     }
 
     /// Hands every record to `visit` and calls `pause` before waiting for more, until all
-    /// partitions are at their ends or `visit` has enough.
+    /// partitions are at their ends or one of the two has enough.
     pub(crate) fn run(
         &mut self,
         visit: &mut dyn FnMut(&Fetched<'_>) -> Result<Visit, Failure>,
-        pause: &mut dyn FnMut() -> Result<(), Failure>,
+        pause: &mut Pause<'_>,
     ) -> Result<(), Failure> {
         let mut expected = Vec::new();
         while !self.positions.values().all(Position::is_done) || !expected.is_empty() {
+            let mut trouble = None;
             if expected.is_empty() {
                 match self.send_all() {
-                    Ok(sent) => expected = sent,
-                    Err(failure) => self.recover(failure)?,
+                    Ok(sent) => {
+                        expected = sent;
+                        continue;
+                    }
+                    Err(failure) => trouble = Some(failure),
                 }
-                continue;
             }
-            let replies = match self.receive_all(std::mem::take(&mut expected)) {
-                Ok(replies) => replies,
-                Err(failure) => {
-                    self.recover(failure)?;
-                    continue;
-                }
-            };
+            let mut replies = Vec::new();
+            match self.receive_all(std::mem::take(&mut expected)) {
+                Ok(received) => replies = received,
+                Err(failure) => trouble = Some(failure),
+            }
             let mut portions = Vec::new();
-            let mut trouble = None;
             for reply in &replies {
                 trouble = self.advance(reply, &mut portions)?.or(trouble);
             }
@@ -231,17 +156,38 @@ impl Fetcher {
                 // If this fails, the next turn finds out.
                 expected = self.send_all().unwrap_or_default();
             }
-            for portion in &portions {
-                if visit_all(portion, &self.topic.name, visit)? == Visit::Stop {
-                    return pause();
-                }
+            let stopped = self.hand_on(&portions, visit)? == Visit::Stop;
+            if pause(&self.handed_on)? == Visit::Stop || stopped {
+                self.abandon(&expected);
+                return Ok(());
             }
-            pause()?;
             if let Some(failure) = trouble {
                 self.recover(failure)?;
             }
         }
         Ok(())
+    }
+
+    /// Forgets the connections on which answers are still to come.
+    fn abandon(&mut self, expected: &[(i32, Expected)]) {
+        for (node, _) in expected {
+            self.client.drop_node(*node);
+        }
+    }
+
+    fn hand_on(
+        &mut self,
+        portions: &[Portion<'_>],
+        visit: &mut dyn FnMut(&Fetched<'_>) -> Result<Visit, Failure>,
+    ) -> Result<Visit, Failure> {
+        for portion in portions {
+            let (handed_on, stopped) = visit_all(portion, &self.topic.name, visit)?;
+            self.handed_on.insert(portion.partition, handed_on);
+            if stopped == Visit::Stop {
+                return Ok(Visit::Stop);
+            }
+        }
+        Ok(Visit::Continue)
     }
 
     /// Moves the positions behind what `reply` brought, which goes to `portions`. A partition that
@@ -283,8 +229,10 @@ impl Fetcher {
                 portions.push(Portion {
                     partition,
                     from,
+                    next: position.next,
                     end: position.end,
                     batches,
+                    aborted: answer.aborted_transactions.clone(),
                 });
             }
         }
@@ -335,6 +283,7 @@ impl Fetcher {
             max_wait_ms,
             min_bytes: 1,
             max_bytes: FETCH_BYTES_MAX,
+            isolation_level: self.isolation.level(),
             topics: vec![FetchTopic {
                 topic: self.topic.name.as_str().into(),
                 topic_id: self.topic.id,
@@ -398,31 +347,41 @@ fn end_of(batches: &[u8], from: i64) -> Result<i64, BatchError> {
     Ok(next)
 }
 
+/// Up to which offset records were handed on, and whether that is enough.
 fn visit_all(
     portion: &Portion<'_>,
     topic: &str,
     visit: &mut dyn FnMut(&Fetched<'_>) -> Result<Visit, Failure>,
-) -> Result<Visit, Failure> {
+) -> Result<(i64, Visit), Failure> {
     let subject = format!("topic {topic} partition {}", portion.partition);
+    let mut filter = AbortFilter::new(portion.aborted.as_deref());
+    let mut handed_on = portion.from;
+    let mut visit = |fetched: &Fetched<'_>| {
+        handed_on = fetched.offset + 1;
+        visit(fetched)
+    };
     for batch in Batches::new(portion.batches).map_while(Result::ok) {
-        let result = visit_batch(portion, &batch, visit);
-        match result.map_err(|error| damaged(&subject, &error))?? {
-            Visit::Continue => {}
-            Visit::Stop => return Ok(Visit::Stop),
+        let result = visit_batch(portion, &batch, &mut filter, &mut visit);
+        if result.map_err(|error| damaged(&subject, &error))?? == Visit::Stop {
+            return Ok((handed_on, Visit::Stop));
         }
     }
-    Ok(Visit::Continue)
+    let next = portion
+        .end
+        .map_or(portion.next, |end| end.min(portion.next));
+    Ok((next, Visit::Continue))
 }
 
 /// The outer error is that of the batch, the inner one that of `visit`.
 fn visit_batch(
     portion: &Portion<'_>,
     batch: &BatchView<'_>,
+    filter: &mut AbortFilter,
     visit: &mut dyn FnMut(&Fetched<'_>) -> Result<Visit, Failure>,
 ) -> Result<Result<Visit, Failure>, BatchError> {
     let header = batch.header();
     batch.verify_checksum()?;
-    if header.attributes.is_control() {
+    if !filter.admits(batch)? {
         return Ok(Ok(Visit::Continue));
     }
     if header.record_count < 0 {
@@ -477,13 +436,19 @@ mod tests {
         builder.finish()
     }
 
-    fn visited(from: i64, end: Option<i64>, batches: &[u8]) -> Result<Vec<(i64, i64)>, Failure> {
-        let portion = Portion {
+    fn portion(from: i64, end: Option<i64>, batches: &[u8]) -> Portion<'_> {
+        Portion {
             partition: 0,
             from,
+            next: end_of(batches, from).unwrap_or(from),
             end,
             batches,
-        };
+            aborted: None,
+        }
+    }
+
+    fn visited(from: i64, end: Option<i64>, batches: &[u8]) -> Result<Vec<(i64, i64)>, Failure> {
+        let portion = portion(from, end, batches);
         let mut seen = Vec::new();
         let visit = &mut |fetched: &Fetched<'_>| {
             let value = fetched.record.value.expect("a value");
@@ -548,12 +513,7 @@ mod tests {
     #[test]
     fn the_first_stop_ends_the_visit() {
         let log = batch(0, 9, BatchOptions::default());
-        let portion = Portion {
-            partition: 0,
-            from: 0,
-            end: None,
-            batches: &log,
-        };
+        let portion = portion(0, None, &log);
         let mut seen = 0;
         let visit = &mut |_: &Fetched<'_>| {
             seen += 1;
@@ -562,7 +522,7 @@ mod tests {
         };
         assert_eq!(
             visit_all(&portion, "t", visit).expect("a batch"),
-            Visit::Stop
+            (4, Visit::Stop)
         );
         assert_eq!(seen, 4);
     }

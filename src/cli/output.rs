@@ -73,6 +73,23 @@ pub(crate) fn ids(ids: &[i32]) -> String {
     ids.join(",")
 }
 
+/// The text, or `-` for none.
+pub(crate) fn or_dash(text: String) -> String {
+    if text.is_empty() {
+        return "-".to_owned();
+    }
+    text
+}
+
+/// Notes all failures but the last, which is what the command fails with.
+pub(crate) fn all_said(mut failures: Vec<Failure>) -> Result<(), Failure> {
+    let last = failures.pop();
+    for failure in failures {
+        note(&format!("percolog: {failure}"));
+    }
+    last.map_or(Ok(()), Err)
+}
+
 /// A number with a unit that keeps it short.
 pub(crate) fn size(bytes: f64) -> String {
     let mut value = bytes;
