@@ -418,6 +418,7 @@ async fn run_core(core: CoreId, shared: Arc<Shared>) {
         stop.receive().await;
     };
     futures_lite::future::or(told, router.replicas().metadata_failed()).await;
+    router.coordinators().stop();
     net.shutdown(STOP_GRACE).await;
     shared.drained.fetch_add(1, Ordering::AcqRel);
     // Other cores may still wait for answers from the partitions of this one.

@@ -41,6 +41,7 @@ impl From<Unavailable> for NoAnswer {
             Unavailable::NotHere | Unavailable::Broken => ErrorCode::NotCoordinator,
             Unavailable::Loading => ErrorCode::CoordinatorLoadInProgress,
             Unavailable::Overloaded => ErrorCode::CoordinatorNotAvailable,
+            Unavailable::Ended => ErrorCode::InvalidTxnState,
             Unavailable::Malformed => return NoAnswer::Close,
         })
     }

@@ -11,15 +11,17 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
+use super::coordinator_log::{batch, load};
+use super::image_topics::ImageTopics;
 use super::replica_manager::{PartResult, ReplicaManager};
 use super::request::{AppendPart, AppendedPart, PartitionError, Payload, Promise};
 use super::router::Router;
 use crate::cluster::image::{MetadataImage, TopicImage};
-use crate::coordinator::context::{Client, Context, TopicView, Topics};
-use crate::coordinator::effects::{CoordinatorRecord, Effects, ProducerIdAndEpoch, Ticket};
+use crate::coordinator::context::{Client, Context};
+use crate::coordinator::effects::{Effects, ProducerIdAndEpoch, Ticket};
 use crate::coordinator::shard::Shard;
 use crate::coordinator::transaction_request::MarkerJob;
-use crate::log::position::{LogId, Offset};
+use crate::log::position::LogId;
 use crate::partition::replica::Replica;
 use crate::partition::verification::VerificationGuard;
 use crate::runtime::clock;
@@ -27,17 +29,12 @@ use crate::runtime::executor::{Queue, spawn};
 use crate::runtime::random::random_bytes;
 use crate::runtime::signal::{Promise as SlotPromise, Promised, Signal, promise};
 use crate::wire::codec::Uuid;
-use crate::wire::record_batch::{BatchHeader, BatchView, Batches, HEADER_BYTES};
-use crate::wire::record_batch_builder::{BatchBuilder, BatchOptions};
 
 /// Appends of one shard on their way; what is decided meanwhile shares the next one.
 const MOST_IN_FLIGHT: usize = 2;
 
 /// Bytes of records that share a batch, unless one decision has more.
 const BATCH_BYTES: usize = 256 << 10;
-
-/// Bytes of a log read at a time.
-const LOAD_BYTES: usize = 1 << 20;
 
 /// How long a shard that failed waits before it is loaded again.
 const RELOAD_WAIT: Duration = Duration::from_millis(500);
@@ -54,6 +51,8 @@ pub enum Unavailable {
     Loading,
     /// It cannot write.
     Broken,
+    /// The transaction that it belongs to has ended meanwhile.
+    Ended,
     /// Its core has too much to do.
     Overloaded,
     /// The request cannot be decoded.
@@ -75,6 +74,7 @@ pub enum Asked<A> {
 
 /// One append on its way, and what follows it.
 struct Outgoing<A> {
+    transaction: Option<ProducerIdAndEpoch>,
     appended: Option<Promised<Vec<PartResult<AppendedPart>>>>,
     answers: Vec<(Ticket, A)>,
     markers: Vec<MarkerJob>,
@@ -92,6 +92,8 @@ struct Hosted<S: Shard> {
     /// Decided, and not appended yet: plain records only.
     collected: RefCell<Effects<S::Answer>>,
     is_delivering: Cell<bool>,
+    /// Markers that came while the shard was loaded: producers, and whether they committed.
+    early_markers: RefCell<Vec<(i64, bool)>>,
 }
 
 /// What is done with markers when they may be written: the number of the shard's partition, and the
@@ -144,6 +146,13 @@ impl<S: Shard> CoordinatorHost<S> {
         let hosted = self.hosted.borrow();
         let serves = |hosted: &&Rc<Hosted<S>>| hosted.shard.borrow().is_some();
         hosted.values().filter(serves).count()
+    }
+
+    /// The broker stops: nobody waits for the members of a group any more.
+    pub fn stop(&self) {
+        for hosted in self.hosted.borrow().values() {
+            hosted.stop();
+        }
     }
 
     /// Looks at every shard that serves.
@@ -298,6 +307,7 @@ impl<S: Shard> CoordinatorHost<S> {
             self.replicas.start_append(vec![part], Promise::Committed)
         });
         hosted.outbox.borrow_mut().push_back(Outgoing {
+            transaction: effects.transaction,
             appended,
             answers: effects.answers,
             markers: effects.markers,
@@ -317,7 +327,9 @@ impl<S: Shard> CoordinatorHost<S> {
             if let Some(appended) = appended {
                 let results = appended.await.unwrap_or_default();
                 let result = results.into_iter().next();
-                if let Err(error) = result.unwrap_or(Err(PartitionError::TimedOut)) {
+                if let Err(error) = result.unwrap_or(Err(PartitionError::TimedOut))
+                    && !hosted.take_back(&error)
+                {
                     self.fail(&hosted, &error);
                     return;
                 }
@@ -377,7 +389,8 @@ impl<S: Shard> CoordinatorHost<S> {
                 if let Some(router) = host.router.upgrade() {
                     let image = router.image();
                     let is_there = |topic: &TopicImage| topic.id.0 == log.topic;
-                    if image.topic(host.topic).is_some_and(|topic| is_there(topic)) {
+                    let is_there = image.topic(host.topic).is_some_and(|topic| is_there(topic));
+                    if is_there && host.hosted_of(log).is_none() {
                         host.host(log);
                     }
                 }
@@ -387,10 +400,15 @@ impl<S: Shard> CoordinatorHost<S> {
 
     /// A marker was appended to a partition of this topic and is durable.
     pub fn marker_written(&self, log: LogId, producer_id: i64, committed: bool) {
-        if let Some(hosted) = self.hosted_of(log)
-            && let Some(shard) = &mut *hosted.shard.borrow_mut()
-        {
-            shard.end_transaction(producer_id, committed);
+        let Some(hosted) = self.hosted_of(log) else {
+            return;
+        };
+        match &mut *hosted.shard.borrow_mut() {
+            Some(shard) => shard.end_transaction(producer_id, committed),
+            None => {
+                let mut early = hosted.early_markers.borrow_mut();
+                early.push((producer_id, committed));
+            }
         }
     }
 
@@ -458,6 +476,7 @@ impl<S: Shard> CoordinatorHost<S> {
             outbox: RefCell::default(),
             collected: RefCell::default(),
             is_delivering: Cell::new(false),
+            early_markers: RefCell::default(),
         });
         let before = self
             .hosted
@@ -469,7 +488,12 @@ impl<S: Shard> CoordinatorHost<S> {
 
     async fn load_hosted(self: Rc<Self>, hosted: Rc<Hosted<S>>) {
         match load::<S>(&hosted.replica).await {
-            Ok(shard) => {
+            Ok(mut shard) => {
+                // Those that the load has read as well end nothing a second time: until now nobody
+                // could write within a transaction.
+                for (producer_id, committed) in hosted.early_markers.take() {
+                    shard.end_transaction(producer_id, committed);
+                }
                 *hosted.shard.borrow_mut() = Some(shard);
                 self.with_shard(&hosted, Client::default(), |shard, context, effects| {
                     shard.loaded(context, effects);
@@ -513,6 +537,51 @@ impl<S: Shard> CoordinatorHost<S> {
 }
 
 impl<S: Shard> Hosted<S> {
+    /// The first append on its way was refused. Where that is because its transaction has ended
+    /// meanwhile, what it would have done within it is undone, and true comes back.
+    fn take_back(&self, error: &PartitionError) -> bool {
+        let ends = matches!(
+            error,
+            PartitionError::InvalidTransactionState | PartitionError::InvalidProducerEpoch
+        );
+        let mut outbox = self.outbox.borrow_mut();
+        let Some(first) = outbox.front_mut().filter(|_| ends) else {
+            return false;
+        };
+        let Some(producer) = first.transaction else {
+            return false;
+        };
+        if let Some(shard) = &mut *self.shard.borrow_mut() {
+            shard.end_transaction(producer.id, false);
+        }
+        let mut waiting = self.waiting.borrow_mut();
+        for (ticket, _) in first.answers.drain(..) {
+            if let Some(waiting) = waiting.remove(&ticket) {
+                waiting.keep(Err(Unavailable::Ended));
+            }
+        }
+        true
+    }
+
+    /// Decides nothing any more; what was decided goes its way, and who waits for others is told.
+    fn stop(&self) {
+        self.shard.borrow_mut().take();
+        let mut decided: BTreeSet<Ticket> = BTreeSet::new();
+        for outgoing in self.outbox.borrow().iter() {
+            decided.extend(outgoing.answers.iter().map(|(ticket, _)| *ticket));
+        }
+        let collected = self.collected.borrow();
+        decided.extend(collected.answers.iter().map(|(ticket, _)| *ticket));
+        let mut waiting = self.waiting.borrow_mut();
+        for (ticket, promise) in std::mem::take(&mut *waiting) {
+            if decided.contains(&ticket) {
+                waiting.insert(ticket, promise);
+            } else {
+                promise.keep(Err(Unavailable::NotHere));
+            }
+        }
+    }
+
     /// It serves nobody any more.
     fn end(&self, why: Unavailable) {
         self.shard.borrow_mut().take();
@@ -521,137 +590,5 @@ impl<S: Shard> Hosted<S> {
         for (_, waiting) in std::mem::take(&mut *self.waiting.borrow_mut()) {
             waiting.keep(Err(why));
         }
-    }
-}
-
-/// One batch of all records; None of none.
-fn batch(
-    records: &[CoordinatorRecord],
-    transaction: Option<ProducerIdAndEpoch>,
-) -> Option<(BatchHeader, Vec<u8>)> {
-    if records.is_empty() {
-        return None;
-    }
-    let mut options = BatchOptions::default();
-    if let Some(producer) = transaction {
-        options.producer_id = producer.id;
-        options.producer_epoch = producer.epoch;
-        options.is_transactional = true;
-    }
-    let mut builder = BatchBuilder::new(options);
-    let now_ms = clock::wall_ms();
-    for record in records {
-        let value = record.value.as_deref();
-        builder.append(now_ms, Some(&record.key), value, [].into_iter());
-    }
-    let bytes = builder.finish();
-    let header = BatchHeader::parse(&bytes).expect("just built");
-    Some((header, bytes[HEADER_BYTES..].to_vec()))
-}
-
-/// The header of a batch within a producer's transaction.
-pub(super) fn transactional_header(producer: ProducerIdAndEpoch) -> BatchHeader {
-    let record = CoordinatorRecord {
-        key: Vec::new(),
-        value: None,
-    };
-    let (header, _) = batch(&[record], Some(producer)).expect("there is a record");
-    header
-}
-
-/// A shard as its log tells.
-async fn load<S: Shard>(replica: &Replica) -> Result<S, String> {
-    let log = replica.log();
-    let unreadable = |error| format!("{error}");
-    log.healthy().map_err(unreadable)?;
-    let mut shard = S::empty();
-    let (mut at, end) = (log.start_offset(), log.end_offset());
-    // What recovery found is durable; what is appended before the load cannot be ours.
-    replica.committed(end).await.map_err(unreadable)?;
-    while at < end {
-        let run = log
-            .read(at, end, LOAD_BYTES, true)
-            .await
-            .map_err(unreadable)?;
-        let slices = run.slices.iter().flat_map(|slice| slice.iter().copied());
-        let joined: Vec<u8> = slices.collect();
-        let before = at;
-        for batch in Batches::new(&joined) {
-            // The last one may be cut off; it comes whole with the next read.
-            let Ok(batch) = batch else { break };
-            replay(&batch, &mut shard).map_err(|why| format!("offset {at}: {why}"))?;
-            at = Offset(batch.header().last_offset() + 1);
-        }
-        if at == before {
-            return Err(format!("no whole batch at offset {at}"));
-        }
-    }
-    Ok(shard)
-}
-
-fn replay<S: Shard>(batch: &BatchView<'_>, shard: &mut S) -> Result<(), String> {
-    batch.verify_checksum().map_err(|error| error.to_string())?;
-    let header = batch.header();
-    let producer = ProducerIdAndEpoch {
-        id: header.producer_id,
-        epoch: header.producer_epoch,
-    };
-    let transaction = header.attributes.is_transactional().then_some(producer);
-    for record in batch.records().map_err(|error| error.to_string())? {
-        let record = record.map_err(|error| error.to_string())?;
-        let Some(key) = record.key else { continue };
-        if header.attributes.is_control() {
-            // Version, then type: 0 aborts, 1 commits (ControlRecordType).
-            let committed = match key {
-                [_, _, 0, 0] => false,
-                [_, _, 0, 1] => true,
-                _ => continue,
-            };
-            shard.end_transaction(header.producer_id, committed);
-        } else {
-            shard.replay(key, record.value, transaction)?;
-        }
-    }
-    Ok(())
-}
-
-/// The topics of an image as coordinators see them.
-struct ImageTopics<'a>(&'a MetadataImage);
-
-fn view(topic: &TopicImage) -> TopicView {
-    TopicView {
-        id: topic.id,
-        name: topic.name.to_string(),
-        partitions: topic.partitions.len() as i32,
-    }
-}
-
-impl Topics for ImageTopics<'_> {
-    fn by_name(&self, name: &str) -> Option<TopicView> {
-        self.0.topic(name).map(|topic| view(topic))
-    }
-
-    fn by_id(&self, id: Uuid) -> Option<TopicView> {
-        self.0.topic_by_id(id).map(|topic| view(topic))
-    }
-
-    fn names(&self) -> Vec<String> {
-        self.0
-            .topics()
-            .map(|topic| topic.name.to_string())
-            .collect()
-    }
-
-    fn version(&self) -> u64 {
-        self.0.version()
-    }
-
-    fn racks(&self, topic: &TopicView, partition: i32) -> Vec<String> {
-        let image = self.0.topic_by_id(topic.id);
-        let partition = image.and_then(|topic| topic.partition(partition));
-        let brokers = partition.map_or(&[][..], |partition| &partition.replicas[..]);
-        let rack = |broker: &i32| self.0.brokers().get(broker)?.rack.clone();
-        let racks: BTreeSet<String> = brokers.iter().filter_map(rack).collect();
-        racks.into_iter().collect()
     }
 }

@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::coordinator_host::{Asked, CoordinatorHost, Outcome, Unavailable, transactional_header};
+use super::coordinator_host::{Asked, CoordinatorHost, Outcome, Unavailable};
+use super::coordinator_log::transactional_header;
 use super::replica_manager::{PartResult, ReplicaManager};
 use super::request::{PartitionError, log_of};
 use super::router::Router;
@@ -185,6 +186,12 @@ impl Coordinators {
     #[must_use]
     pub fn transactions(&self) -> &Rc<CoordinatorHost<TransactionShard>> {
         &self.transactions
+    }
+
+    /// The broker stops: clients look for another coordinator instead of waiting here.
+    pub fn stop(&self) {
+        self.groups.stop();
+        self.transactions.stop();
     }
 
     /// The metadata has changed.

@@ -1,7 +1,8 @@
 //! Joins connections, partitions, logs and metadata on one core, and the cores with each other.
 //!
 //! * **Owns** the [`router`] (which core owns what, and the hop there), the replica manager (the
-//!   partitions of this core), the keeping of their logs and the core's part in the controller's work.
+//!   partitions of this core), the hosts of its coordinators ([`coordinators`]), the keeping of its
+//!   logs and the core's part in the controller's work.
 //! * **How many**: one of each per core.
 //! * **Which core**: all of them.
 //! * **May import**: `runtime`, `wire`, `net`, `log`, `partition`, `coordinator`, `cluster`,
@@ -13,12 +14,14 @@
 
 pub mod controller_service;
 pub mod coordinator_host;
+mod coordinator_log;
 pub mod coordinators;
 pub mod core_metrics;
 pub mod directory_health;
 pub mod directory_watch;
 pub mod housekeeping;
 mod image_delta;
+mod image_topics;
 pub mod metadata_snapshot;
 pub mod partition_transactions;
 pub mod placement;
