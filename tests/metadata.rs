@@ -10,6 +10,7 @@ use support::{Broker, Client};
 
 const TOPICS: usize = 4_000;
 const PER_REQUEST: usize = 200;
+const TOPIC_ALREADY_EXISTS: i16 = 36;
 
 /// As long as a name may be, so that the metadata log grows fast.
 fn name(number: usize) -> String {
@@ -78,5 +79,37 @@ fn thousands_of_topics_survive_kill_9_and_a_snapshot_keeps_the_log_short() {
     broker.kill();
     let broker = Broker::start(data.path(), &["--cores", "1"]);
     assert!(topics(&mut broker.connect()) == expected);
+    assert_eq!(broker.stop(), Some(0));
+}
+
+#[test]
+fn what_was_decided_for_a_client_that_left_is_decided_once() {
+    let data = tempfile::tempdir().expect("a temporary directory");
+    let broker = Broker::start(data.path(), &["--cores", "2"]);
+    let mut expected = BTreeSet::new();
+    for number in 0..100 {
+        let topic = create_topics::CreatableTopic {
+            name: name(number).into(),
+            num_partitions: 1,
+            replication_factor: 1,
+            ..Default::default()
+        };
+        let request = create_topics::CreateTopicsRequest {
+            topics: vec![topic],
+            timeout_ms: 60_000,
+            ..Default::default()
+        };
+        // The first one asks and is gone; the second one asks for the same.
+        broker.connect().send(5, &request);
+        let frame = broker.connect().ask(5, &request);
+        let decoded = frame::decode_response_of::<create_topics::CreateTopicsRequest>(&frame, 5);
+        let (_, answer) = decoded.expect("an answer");
+        let code = answer.topics[0].error_code;
+        assert!([0, TOPIC_ALREADY_EXISTS].contains(&code), "{code}");
+        expected.insert(name(number));
+    }
+    broker.kill();
+    let broker = Broker::start(data.path(), &["--cores", "2"]);
+    assert_eq!(topics(&mut broker.connect()), expected);
     assert_eq!(broker.stop(), Some(0));
 }

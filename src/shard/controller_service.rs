@@ -22,7 +22,9 @@ use crate::log::small_file;
 use crate::partition::replica::{AppendTerms, Replica};
 use crate::partition::turns::Turns;
 use crate::runtime::clock;
+use crate::runtime::executor::{Queue, spawn};
 use crate::runtime::random::random_bytes;
+use crate::runtime::signal::promise;
 use crate::wire::codec::Uuid;
 use crate::wire::record_batch::{BatchHeader, BatchView, Batches, HEADER_BYTES};
 use crate::wire::record_batch_builder::{BatchBuilder, BatchOptions};
@@ -82,22 +84,32 @@ impl ControllerService {
         self.image.borrow().clone()
     }
 
-    /// Decides about a command and makes it so.
-    pub async fn submit(&self, command: Command) -> Result<CommandReply, ControlFailure> {
+    /// Decides about a command and makes it so. That goes on when whoever asks does not wait for it
+    /// any more (its connection was closed): what is stored has to be applied as well, or the next
+    /// decision is made on an image that lacks it.
+    pub async fn submit(self: &Rc<Self>, command: Command) -> Result<CommandReply, ControlFailure> {
         if self.waiting.get() >= MOST_WAITING {
             return Err(ControlFailure::Overloaded);
         }
         let turn = self.turns.take();
         self.waiting.set(self.waiting.get() + 1);
-        turn.come().await;
-        self.waiting.set(self.waiting.get() - 1);
+        let (done, result) = promise();
+        let service = self.clone();
+        spawn(Queue::Control, async move {
+            turn.come().await;
+            service.waiting.set(service.waiting.get() - 1);
+            done.keep(service.decide_and_make_so(command).await);
+        });
+        result.await.unwrap_or(Err(ControlFailure::Overloaded))
+    }
+
+    async fn decide_and_make_so(&self, command: Command) -> Result<CommandReply, ControlFailure> {
         let Some(router) = self.router.upgrade() else {
             return Err(ControlFailure::Overloaded);
         };
         let (image, config) = (self.image(), router.config());
         let decision = decide(&image, &config, command, &mut || Uuid(random_bytes()));
         self.make_so(&router, decision.records).await?;
-        drop(turn);
         Ok(decision.reply)
     }
 
