@@ -111,6 +111,18 @@ pub enum FirstWord {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ParkedCall(pub u64);
 
+/// Where the answer to a call goes; given back also when the client has left.
+struct Place {
+    coordinators: Rc<Coordinators>,
+    call: ParkedCall,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.coordinators.parked.borrow_mut().remove(&self.call);
+    }
+}
+
 /// The coordinators of one core.
 pub struct Coordinators {
     groups: Rc<CoordinatorHost<GroupShard>>,
@@ -249,17 +261,16 @@ impl Coordinators {
     }
 
     /// A place for an answer that may come later from another core.
-    pub(super) fn park(&self) -> (ParkedCall, Promised<Outcome<CoordinatorAnswer>>) {
+    fn park(self: Rc<Self>) -> (Place, Promised<Outcome<CoordinatorAnswer>>) {
         let call = ParkedCall(self.next_parked.get());
         self.next_parked.set(call.0 + 1);
         let (done, answer) = promise();
         self.parked.borrow_mut().insert(call, done);
-        (call, answer)
-    }
-
-    /// The place is not needed.
-    pub(super) fn unpark(&self, call: ParkedCall) {
-        self.parked.borrow_mut().remove(&call);
+        let place = Place {
+            coordinators: self,
+            call,
+        };
+        (place, answer)
     }
 
     /// An answer that was parked has come.
@@ -439,21 +450,15 @@ impl Router {
             let (_, answer) = self.coordinators().ask_here(call)?;
             return answer.take().await;
         }
-        let (parked, later) = self.coordinators().park();
-        let first = match self.ask_coordinator(owner, call, parked) {
+        let (place, later) = self.coordinators().clone().park();
+        let first = match self.ask_coordinator(owner, call, place.call) {
             Some(first) => first.await,
             None => None,
         };
         match first {
             Some(FirstWord::Parked) => later.await.unwrap_or(Err(Unavailable::NotHere)),
-            Some(FirstWord::Answered(answer)) => {
-                self.coordinators().unpark(parked);
-                *answer
-            }
-            None => {
-                self.coordinators().unpark(parked);
-                Err(Unavailable::Overloaded)
-            }
+            Some(FirstWord::Answered(answer)) => *answer,
+            None => Err(Unavailable::Overloaded),
         }
     }
 
