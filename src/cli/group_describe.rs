@@ -70,6 +70,7 @@ impl Progress {
 pub(crate) fn run(groups: &[String], options: &ClientOptions) -> Result<(), Failure> {
     let mut client = Client::connect(options)?;
     let (mut documents, mut failures) = (Vec::new(), Vec::new());
+    let mut shown = 0;
     for group in groups {
         let described = describe(&mut client, group).and_then(|described| {
             let progress = progress(&mut client, group, &described)?;
@@ -80,7 +81,11 @@ pub(crate) fn run(groups: &[String], options: &ClientOptions) -> Result<(), Fail
             Ok((described, progress)) => match options.output {
                 OutputFormat::Json => documents.push(document(group, &described, &progress)),
                 OutputFormat::Table => {
+                    if shown > 0 {
+                        output::line("")?;
+                    }
                     print(&client, group, &described, &progress)?;
+                    shown += 1;
                 }
             },
         }
@@ -340,6 +345,7 @@ fn print(client: &Client, id: &str, group: &Group, progress: &[Progress]) -> Res
     if progress.is_empty() {
         return Ok(());
     }
+    output::line("")?;
     print_progress(progress)
 }
 
