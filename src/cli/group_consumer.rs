@@ -60,6 +60,10 @@ enum Ending {
     Rebalance,
 }
 
+/// Offsets to begin at in some partitions.
+pub(crate) type First<'a> =
+    dyn Fn(&mut Fetcher, &[i32]) -> Result<BTreeMap<i32, i64>, Failure> + 'a;
+
 /// A member of a group while it reads.
 pub(crate) struct GroupConsumer<'a> {
     pub(crate) member: &'a mut GroupMember,
@@ -68,7 +72,7 @@ pub(crate) struct GroupConsumer<'a> {
     /// Where to stop, by partition; none to go on.
     pub(crate) ends: Option<BTreeMap<i32, i64>>,
     /// Where to begin where nothing is committed.
-    pub(crate) first: &'a dyn Fn(&mut Fetcher, &[i32]) -> Result<BTreeMap<i32, i64>, Failure>,
+    pub(crate) first: &'a First<'a>,
 }
 
 impl GroupConsumer<'_> {

@@ -5,12 +5,9 @@ use std::collections::BTreeMap;
 use serde_json::json;
 
 use crate::wire::api_table::ApiKey;
-use crate::wire::codec::Reader;
 use crate::wire::error_code::ErrorCode;
-use crate::wire::message::Message;
 use crate::wire::messages::consumer_group_describe::{self, ConsumerGroupDescribeRequest};
 use crate::wire::messages::describe_groups::{DescribeGroupsRequest, DescribedGroupMember};
-use crate::wire::messages::records_consumer_protocol_assignment::ConsumerProtocolAssignment;
 
 use super::client::{Client, ClientOptions, Topics};
 use super::connection::Reply;
@@ -19,11 +16,9 @@ use super::failure::Failure;
 use super::group_offsets::{self, Committed, Offsets};
 use super::isolation::Isolation;
 use super::log_offsets::{self, Place};
+use super::member_protocol::{self, Share};
 use super::metadata::Topic;
 use super::output::{self, OutputFormat, Table};
-
-/// Assigned partitions by topic.
-type Assigned = BTreeMap<String, Vec<i32>>;
 
 /// A group of either protocol.
 #[derive(Debug)]
@@ -45,7 +40,7 @@ pub(crate) struct Member {
     client_id: String,
     host: String,
     /// None when the members are not consumers, or hide what it is.
-    assigned: Option<Assigned>,
+    assigned: Option<Share>,
 }
 
 /// A partition with a committed offset, or assigned to a member.
@@ -70,6 +65,7 @@ impl Progress {
 pub(crate) fn run(groups: &[String], options: &ClientOptions) -> Result<(), Failure> {
     let mut client = Client::connect(options)?;
     let (mut documents, mut failures) = (Vec::new(), Vec::new());
+    let mut shown = 0;
     for group in groups {
         let described = describe(&mut client, group).and_then(|described| {
             let progress = progress(&mut client, group, &described)?;
@@ -80,7 +76,11 @@ pub(crate) fn run(groups: &[String], options: &ClientOptions) -> Result<(), Fail
             Ok((described, progress)) => match options.output {
                 OutputFormat::Json => documents.push(document(group, &described, &progress)),
                 OutputFormat::Table => {
+                    if shown > 0 {
+                        output::line("")?;
+                    }
                     print(&client, group, &described, &progress)?;
+                    shown += 1;
                 }
             },
         }
@@ -200,7 +200,7 @@ fn nothing_said(group: &str) -> Failure {
 }
 
 fn classic_member(member: &DescribedGroupMember<'_>, is_consumer: bool) -> Member {
-    let assigned = is_consumer.then(|| assigned(&member.member_assignment));
+    let assigned = is_consumer.then(|| member_protocol::assigned(&member.member_assignment));
     Member {
         id: member.member_id.to_string(),
         instance_id: member.group_instance_id.as_ref().map(ToString::to_string),
@@ -208,24 +208,6 @@ fn classic_member(member: &DescribedGroupMember<'_>, is_consumer: bool) -> Membe
         host: member.client_host.to_string(),
         assigned: assigned.flatten(),
     }
-}
-
-/// What a leader gave a consumer. During a rebalance it is empty.
-pub(crate) fn assigned(bytes: &[u8]) -> Option<Assigned> {
-    if bytes.is_empty() {
-        return Some(Assigned::new());
-    }
-    let mut reader = Reader::new(bytes);
-    // Newer versions only add to the end.
-    let version = reader.int16().ok()?;
-    let version = version.min(*ConsumerProtocolAssignment::VERSIONS.end());
-    let assignment = ConsumerProtocolAssignment::decode(&mut reader, version).ok()?;
-    let topics = assignment.assigned_partitions.into_iter().map(|topic| {
-        let mut partitions = topic.partitions;
-        partitions.sort_unstable();
-        (topic.topic.into_owned(), partitions)
-    });
-    Some(topics.collect())
 }
 
 fn progress(client: &mut Client, group: &str, described: &Group) -> Result<Vec<Progress>, Failure> {
@@ -340,6 +322,7 @@ fn print(client: &Client, id: &str, group: &Group, progress: &[Progress]) -> Res
     if progress.is_empty() {
         return Ok(());
     }
+    output::line("")?;
     print_progress(progress)
 }
 
@@ -372,7 +355,7 @@ fn print_progress(progress: &[Progress]) -> Result<(), Failure> {
 }
 
 /// `orders:0,1 invoices:3`
-fn assigned_text(assigned: &Assigned) -> String {
+fn assigned_text(assigned: &Share) -> String {
     let topics = assigned
         .iter()
         .filter(|(_, partitions)| !partitions.is_empty());
@@ -383,27 +366,6 @@ fn assigned_text(assigned: &Assigned) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::messages::records_consumer_protocol_assignment::TopicPartition;
-
-    #[test]
-    fn assignments_of_newer_versions_are_read_as_far_as_they_are_known() {
-        let assignment = ConsumerProtocolAssignment {
-            assigned_partitions: vec![TopicPartition {
-                topic: "orders".into(),
-                partitions: vec![2, 0],
-            }],
-            user_data: None,
-        };
-        let newest = *ConsumerProtocolAssignment::VERSIONS.end();
-        for version in [0, newest, newest + 1] {
-            let body = assignment.to_bytes(version.min(newest));
-            let bytes = [&version.to_be_bytes()[..], &body, b"more"].concat();
-            let found = assigned(&bytes).expect("an assignment");
-            assert_eq!(assigned_text(&found), "orders:0,2");
-        }
-        assert_eq!(assigned(&[]), Some(Assigned::new()));
-        assert_eq!(assigned(&[0]), None);
-    }
 
     #[test]
     fn lag_is_never_negative_and_unknown_without_both_ends() {

@@ -3,27 +3,22 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use crate::wire::codec::Reader;
 use crate::wire::error_code::ErrorCode;
-use crate::wire::message::{Message, Request};
+use crate::wire::message::Request;
 use crate::wire::messages::heartbeat::HeartbeatRequest;
 use crate::wire::messages::join_group::{
     JoinGroupRequest, JoinGroupRequestProtocol, JoinGroupResponse,
 };
 use crate::wire::messages::leave_group::{LeaveGroupRequest, MemberIdentity};
-use crate::wire::messages::records_consumer_protocol_assignment::{
-    ConsumerProtocolAssignment, TopicPartition,
-};
-use crate::wire::messages::records_consumer_protocol_subscription::ConsumerProtocolSubscription;
 use crate::wire::messages::sync_group::{SyncGroupRequest, SyncGroupRequestAssignment};
 
 use super::client::{Client, Patience, Topics};
 use super::connection::Reply;
 use super::coordinator::{Coordinated, is_elsewhere};
 use super::failure::Failure;
-use super::group_describe;
 use super::group_offsets::{self, Committer, Offsets};
-use super::range_assignor::{self, Share, Subscriber};
+use super::member_protocol;
+use super::range_assignor::{self, Subscriber};
 use super::termination::Termination;
 
 /// How long the group waits for a member that says nothing; Kafka's default for consumers.
@@ -35,8 +30,6 @@ const LOOK: Duration = Duration::from_millis(200);
 /// The only protocol offered.
 const PROTOCOL: &str = "range";
 const PROTOCOL_TYPE: &str = "consumer";
-/// The version of subscriptions and assignments: without what cooperation needs.
-const SUBSCRIPTION_VERSION: i16 = 0;
 /// What a member says before it is one.
 const NO_GENERATION: i32 = -1;
 
@@ -125,7 +118,7 @@ impl GroupMember {
         };
         let synced = reply.decode::<SyncGroupRequest<'_>>()?;
         Failure::check(self.subject(), synced.error_code, None)?;
-        let assigned = group_describe::assigned(&synced.assignment);
+        let assigned = member_protocol::assigned(&synced.assignment);
         let mut assigned = assigned.ok_or_else(|| Failure::Protocol {
             address: format!("leader of {}", self.subject()),
             reason: "an assignment that cannot be read".to_owned(),
@@ -134,11 +127,7 @@ impl GroupMember {
     }
 
     fn join_group(&mut self, termination: &Termination) -> Result<Option<Reply>, Failure> {
-        let subscription = ConsumerProtocolSubscription {
-            topics: vec![self.topic.as_str().into()],
-            ..Default::default()
-        };
-        let metadata = versioned(&subscription);
+        let metadata = member_protocol::subscription(&self.topic);
         let request = JoinGroupRequest {
             group_id: self.group.as_str().into(),
             session_timeout_ms: SESSION_TIMEOUT_MS,
@@ -163,10 +152,11 @@ impl GroupMember {
     ) -> Result<Vec<SyncGroupRequestAssignment<'static>>, Failure> {
         let mut subscribers = Vec::new();
         for member in &joined.members {
-            let topics = subscription(&member.metadata).ok_or_else(|| Failure::Protocol {
-                address: format!("member {} of {}", member.member_id, self.subject()),
-                reason: "a subscription that cannot be read".to_owned(),
-            })?;
+            let topics =
+                member_protocol::subscribed(&member.metadata).ok_or_else(|| Failure::Protocol {
+                    address: format!("member {} of {}", member.member_id, self.subject()),
+                    reason: "a subscription that cannot be read".to_owned(),
+                })?;
             subscribers.push(Subscriber {
                 member_id: member.member_id.to_string(),
                 instance_id: member.group_instance_id.as_ref().map(ToString::to_string),
@@ -181,7 +171,7 @@ impl GroupMember {
             .into_iter()
             .map(|(member_id, share)| SyncGroupRequestAssignment {
                 member_id: member_id.into(),
-                assignment: assignment(share).into(),
+                assignment: member_protocol::assignment(share).into(),
             });
         Ok(assignments.collect())
     }
@@ -349,62 +339,4 @@ fn ask_patiently<'q, Q: Request<'q>>(
         client.drop_node(node);
     }
     reply
-}
-
-/// A message with its version in front.
-fn versioned<'a>(message: &impl Message<'a>) -> Vec<u8> {
-    let version = SUBSCRIPTION_VERSION;
-    [&version.to_be_bytes()[..], &message.to_bytes(version)].concat()
-}
-
-fn assignment(share: Share) -> Vec<u8> {
-    let topics = share.into_iter().map(|(topic, partitions)| TopicPartition {
-        topic: topic.into(),
-        partitions,
-    });
-    versioned(&ConsumerProtocolAssignment {
-        assigned_partitions: topics.collect(),
-        user_data: None,
-    })
-}
-
-/// The topics of a subscription; newer versions only add to the end.
-fn subscription(bytes: &[u8]) -> Option<Vec<String>> {
-    let mut reader = Reader::new(bytes);
-    let version = reader.int16().ok()?;
-    let version = version.min(*ConsumerProtocolSubscription::VERSIONS.end());
-    let said = ConsumerProtocolSubscription::decode(&mut reader, version).ok()?;
-    Some(said.topics.into_iter().map(|it| it.into_owned()).collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_members_are_given_is_what_they_read() {
-        let share = Share::from([("a".to_owned(), vec![1, 2]), ("b".to_owned(), vec![0])]);
-        assert_eq!(
-            group_describe::assigned(&assignment(share.clone())),
-            Some(share)
-        );
-    }
-
-    #[test]
-    fn subscriptions_of_newer_versions_are_read() {
-        let said = ConsumerProtocolSubscription {
-            topics: vec!["a".into(), "b".into()],
-            ..Default::default()
-        };
-        let newest = *ConsumerProtocolSubscription::VERSIONS.end();
-        for version in [0, newest, newest + 1] {
-            let body = said.to_bytes(version.min(newest));
-            let bytes = [&version.to_be_bytes()[..], &body, b"more"].concat();
-            assert_eq!(
-                subscription(&bytes),
-                Some(vec!["a".to_owned(), "b".to_owned()])
-            );
-        }
-        assert_eq!(subscription(&[]), None);
-    }
 }

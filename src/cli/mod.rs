@@ -37,6 +37,7 @@ mod inspect_segment;
 mod isolation;
 mod lines;
 mod log_offsets;
+mod member_protocol;
 mod metadata;
 mod output;
 mod partitioner;

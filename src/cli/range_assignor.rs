@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::member_protocol::Share;
+
 /// A member, as it said when it joined.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Subscriber {
@@ -19,9 +21,6 @@ impl Subscriber {
         }
     }
 }
-
-/// Partitions by topic.
-pub(crate) type Share = BTreeMap<String, Vec<i32>>;
 
 /// Partitions of every member, by member id. `counts` has how many partitions topics have; topics
 /// that are not in it do not exist.
