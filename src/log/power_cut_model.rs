@@ -10,7 +10,7 @@ use super::position::{LogId, Offset};
 use super::power_cut_compaction::{compare_keyed, is_keyed, note_cut};
 use super::producer_state::ProducerState;
 use super::reader::BatchRun;
-use super::transactions::Transactions;
+use super::transactions::{AbortedTransaction, Transactions};
 use crate::wire::record_batch::{BatchHeader, BatchView};
 use crate::wire::transaction_marker::TransactionMarker;
 
@@ -192,13 +192,22 @@ fn compare_transactions(log: &PartitionLog, expected: &ModelLog) -> Verdict {
     if !told_open().all(is_found) || !open.keys().all(is_told) {
         return differs();
     }
-    let mut pairs = found.aborted().iter().zip(told.aborted());
+    // What began below the log start and has nothing left above it hides nothing from readers: a cut
+    // that opens it again does not find it, and its next marker ends nothing.
+    let ends = |aborted: &AbortedTransaction| (aborted.producer_id, aborted.last_offset);
+    let is_left = |aborted: &&AbortedTransaction| {
+        aborted.first_offset >= start
+            || has_records(expected, aborted, start)
+            || found.aborted().iter().any(|it| ends(it) == ends(aborted))
+    };
+    let told_left: Vec<&AbortedTransaction> = told.aborted().iter().filter(is_left).collect();
+    let mut pairs = found.aborted().iter().zip(&told_left);
     let are_same = pairs.all(|(found, told)| {
         (found.producer_id, found.last_offset) == (told.producer_id, told.last_offset)
             && is_same(found.first_offset, told.first_offset)
             && is_same(found.last_stable_offset, told.last_stable_offset)
     });
-    if !are_same || found.aborted().len() != told.aborted().len() {
+    if !are_same || found.aborted().len() != told_left.len() {
         return differs();
     }
     let stable = open.values().min().map_or(end, |first| start.max(*first));
@@ -206,6 +215,18 @@ fn compare_transactions(log: &PartitionLog, expected: &ModelLog) -> Verdict {
         true => Ok(()),
         false => differs(),
     }
+}
+
+/// Whether a reader from the log start on gets records of an aborted transaction.
+fn has_records(expected: &ModelLog, aborted: &AbortedTransaction, start: Offset) -> bool {
+    let batches = expected
+        .batches
+        .range(aborted.first_offset.0..aborted.last_offset.0);
+    let mut headers = batches.map(|(base, bytes)| {
+        let header = *BatchView::parse(bytes).expect("built").header();
+        (base + i64::from(header.last_offset_delta), header)
+    });
+    headers.any(|(last, header)| header.producer_id == aborted.producer_id && last >= start.0)
 }
 
 /// The bytes of a run in one piece.
