@@ -410,6 +410,8 @@ impl Storm {
                 if !self.copier.is_alive() {
                     self.replace_copier();
                 }
+                // Asking without a pause would take the cores from those who copy.
+                let _ = self.copier.lines.recv_timeout(Duration::from_millis(100));
                 let now = committed_offsets(&mut client);
                 (now != committed).then_some(now)
             });
