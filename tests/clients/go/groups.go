@@ -406,6 +406,11 @@ func testGroups(ctx context.Context) {
 		check("franz-go: members share the partitions and take over, "+protocol.name, func() error {
 			return groupRebalances(ctx, admin, protocol.name, protocol.revoked, protocol.options...)
 		})
+		if protocol.name == "consumer" {
+			// As it closes, franz-go sends the epoch of a static member that will be back without the
+			// instance id. That is refused, as in Kafka, and its place is taken until its session ends.
+			continue
+		}
 		check("franz-go: a static member comes back, "+protocol.name, func() error {
 			return groupStatic(ctx, admin, protocol.name, protocol.options...)
 		})
