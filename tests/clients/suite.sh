@@ -5,7 +5,7 @@
 # SCRIPTS: which scripts to run. Ends with `N passed, N failed`.
 set -u
 . "$(dirname "$0")/lib.sh"
-SCRIPTS=${SCRIPTS:-kcat.sh java/run.sh java/groups.sh python/run.sh python/groups.sh go/run.sh node/run.sh exchange.sh}
+SCRIPTS=${SCRIPTS:-kcat.sh java/run.sh java/groups.sh python/run.sh python/groups.sh go/run.sh go/groups.sh node/run.sh node/groups.sh exchange.sh}
 SIZE_MB=${SIZE_MB:-200}
 TOTAL_PASSED=0
 TOTAL_FAILED=0

@@ -1,6 +1,7 @@
 // Go clients against the broker at BOOTSTRAP: segmentio/kafka-go and twmb/franz-go, by partition.
 //
 //	client test                       every check; ends with `N passed, N failed`
+//	client groups                     groups and transactions of franz-go; ends likewise
 //	client write CLIENT TOPIC         the records of exchange.sh
 //	client read CLIENT TOPIC...
 package main
@@ -15,7 +16,7 @@ import (
 var bootstrap = os.Getenv("BOOTSTRAP")
 
 // One deadline for everything, so that nothing hangs.
-const wholeRun = 90 * time.Second
+const wholeRun = 180 * time.Second
 
 var runName = fmt.Sprintf("%d-%d", time.Now().Unix(), os.Getpid())
 
@@ -61,9 +62,13 @@ func main() {
 		os.Exit(2)
 	}
 	switch os.Args[1] {
-	case "test":
-		testSegmentio(ctx)
-		testFranz(ctx)
+	case "test", "groups":
+		if os.Args[1] == "test" {
+			testSegmentio(ctx)
+			testFranz(ctx)
+		} else {
+			testGroups(ctx)
+		}
 		fmt.Printf("%d passed, %d failed\n", passed, failed)
 		if failed > 0 || passed == 0 {
 			os.Exit(1)

@@ -34,7 +34,7 @@ async function registerCodecs() {
   })
 }
 
-function client() {
+function client(settings = {}) {
   return new Kafka({
     clientId: 'node-test',
     brokers: [process.env.BOOTSTRAP],
@@ -42,6 +42,7 @@ function client() {
     retry: { retries: 3 },
     connectionTimeout: 5000,
     requestTimeout: 20000,
+    ...settings,
   })
 }
 
