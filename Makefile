@@ -8,11 +8,11 @@ MAKEFLAGS += --no-print-directory
 # One line before each step, so that the end of a long output says which step it belongs to.
 step = printf '\n== %s\n' "$(1)"
 
-.PHONY: help setup run cluster test test-clients check bench bench-gate compare profile micro sanitize fuzz sim
+.PHONY: help setup run cluster test test-clients test-librdkafka check bench bench-gate compare profile micro sanitize fuzz sim
 
 help:
 	@sed -n 's/^## \([a-z-]*\): /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do \
-	  printf '  make %-13s %s\n' "$$name" "$$text"; done
+	  printf '  make %-15s %s\n' "$$name" "$$text"; done
 
 ## setup: checks toolchain and host, says what is missing and the command that installs it
 setup:
@@ -42,6 +42,11 @@ test: setup
 ## test-clients: foreign clients and Kafka's own classes; fetches what it needs
 test-clients: setup
 	@tests/clients/run.sh
+
+## test-librdkafka: librdkafka's own tests with both group protocols; long, for the night (ARGS=0030,0118 picks some)
+test-librdkafka: setup
+	@cargo build --release --bin percolog
+	@tests/clients/librdkafka.sh $(ARGS)
 
 ## check: format, lints, tidy
 check: setup
