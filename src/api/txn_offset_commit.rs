@@ -78,7 +78,7 @@ async fn ask(
     if guard.is_some() {
         if call.version >= BROKER_ADDS_FROM {
             add_to_transaction(api, id, producer, partitions, ClientProtocol::V2).await?;
-        } else {
+        } else if api.router.config().transactions.partition_verification {
             let missing = missing_in_transaction(api, id, producer, partitions).await?;
             if !missing.is_empty() {
                 return Err(ErrorCode::InvalidTxnState);
