@@ -34,8 +34,16 @@ section! {
         offset_metadata_max_bytes: usize = "4096", Kind::Int(0, INT_MAX), "bytes", ["offset.metadata.max.bytes"];
         /// Session timeout of members of consumer groups (KIP-848).
         consumer_session_timeout_ms: i32 = "45000", Kind::Int(1, INT_MAX), "ms", ["group.consumer.session.timeout.ms"];
+        /// Least session timeout that a group may be configured with.
+        consumer_min_session_timeout_ms: i32 = "45000", Kind::Int(1, INT_MAX), "ms", ["group.consumer.min.session.timeout.ms"];
+        /// Largest session timeout that a group may be configured with.
+        consumer_max_session_timeout_ms: i32 = "60000", Kind::Int(1, INT_MAX), "ms", ["group.consumer.max.session.timeout.ms"];
         /// Heartbeat interval of members of consumer groups.
         consumer_heartbeat_interval_ms: i32 = "5000", Kind::Int(1, INT_MAX), "ms", ["group.consumer.heartbeat.interval.ms"];
+        /// Least heartbeat interval that a group may be configured with.
+        consumer_min_heartbeat_interval_ms: i32 = "5000", Kind::Int(1, INT_MAX), "ms", ["group.consumer.min.heartbeat.interval.ms"];
+        /// Largest heartbeat interval that a group may be configured with.
+        consumer_max_heartbeat_interval_ms: i32 = "15000", Kind::Int(1, INT_MAX), "ms", ["group.consumer.max.heartbeat.interval.ms"];
         /// Members of one consumer group.
         consumer_max_size: usize = "10000", Kind::Int(1, INT_MAX), "members", ["group.consumer.max.size"];
         /// Assignors of consumer groups, the default first: uniform, range.

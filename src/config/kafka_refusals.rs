@@ -38,10 +38,7 @@ impl Reason {
                  an address that only trusted hosts reach"
             }
             TieredStorage => "tiered storage is not built; use storage.data_dirs and retention",
-            Groups => {
-                "single groups have no settings of their own yet, and coordinators run on the cores \
-                 and size their own buffers; leave it out"
-            }
+            Groups => "coordinators size their own buffers and run on the cores; leave it out",
             ShareGroups => "share groups are not built yet; use consumer groups",
             StreamsGroups => {
                 "streams groups are not built yet; Kafka Streams works with classic groups"
@@ -169,11 +166,7 @@ const REFUSALS: &[Refusal] = &[
     refuse("follower.fetch.last.tiered.offset.enable", &["false"], TieredStorage),
     refuse("group.consumer.assignment.interval.ms", &["1000"], Groups),
     refuse("group.consumer.max.assignment.interval.ms", &["15000"], Groups),
-    refuse("group.consumer.max.heartbeat.interval.ms", &["15000"], Groups),
-    refuse("group.consumer.max.session.timeout.ms", &["60000"], Groups),
     refuse("group.consumer.min.assignment.interval.ms", &["0"], Groups),
-    refuse("group.consumer.min.heartbeat.interval.ms", &["5000"], Groups),
-    refuse("group.consumer.min.session.timeout.ms", &["45000"], Groups),
     refuse("group.coordinator.append.linger.ms", &["-1"], Groups),
     refuse("group.coordinator.background.threads", &["2"], Groups),
     refuse("group.coordinator.cached.buffer.max.bytes", &["1048588"], Groups),
