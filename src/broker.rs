@@ -31,6 +31,7 @@ use crate::net::connection_limits::ConnectionLimits;
 use crate::net::net_limits::NetLimits;
 use crate::net::net_metrics::NetMetrics;
 use crate::observe::metrics::MetricPage;
+use crate::partition::leader::Reign;
 use crate::partition::replica::Replica;
 use crate::runtime::clock;
 use crate::runtime::control_group;
@@ -534,11 +535,12 @@ async fn lead_cluster(
 ) -> Result<(), String> {
     let directory = &shared.directories[0];
     let replicas = router.replicas();
-    replicas.lead(
+    let node_id = shared.config.node.id;
+    replicas.hold(
         placement::METADATA_LOG,
         (0, true),
         placement::METADATA_DIRECTORY,
-        0,
+        (node_id, &Reign::alone(node_id, 0)),
         metadata_settings(),
     );
     let replica: Rc<Replica> = replicas

@@ -169,6 +169,10 @@ fn kinds_of_transactions() -> Vec<Entry<'static>> {
                 markers: vec![Offset(18), Offset(19)],
             },
         },
+        Entry::Skip {
+            log,
+            to: Offset(0x0102_0304_0506),
+        },
     ]
 }
 
@@ -214,10 +218,11 @@ fn kind_number(entry: &Entry<'_>) -> u8 {
         Entry::Extent { .. } => 10,
         Entry::Producers { producers, .. } if *producers == one_producer() => 11,
         Entry::Producers { .. } => 12,
+        Entry::Skip { .. } => 14,
     }
 }
 
-const KINDS: [u8; 13] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13];
+const KINDS: [u8; 14] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14];
 
 #[test]
 fn a_group_with_an_entry_of_every_kind() {

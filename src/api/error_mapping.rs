@@ -30,6 +30,8 @@ pub fn partition_code(error: &PartitionError) -> ErrorCode {
         PartitionError::PolicyViolation | PartitionError::TooManyTransactions => {
             ErrorCode::PolicyViolation
         }
+        PartitionError::NotEnoughReplicas => ErrorCode::NotEnoughReplicas,
+        PartitionError::OffsetNotAvailable => ErrorCode::OffsetNotAvailable,
         // Both are worth another try; of the second nobody knows whether it happened.
         PartitionError::Overloaded | PartitionError::TimedOut => ErrorCode::RequestTimedOut,
     }
@@ -116,7 +118,7 @@ pub fn control_message(failure: ControlFailure) -> &'static str {
 mod tests {
     use super::*;
 
-    fn all() -> [PartitionError; 16] {
+    fn all() -> [PartitionError; 18] {
         [
             PartitionError::Unknown,
             PartitionError::NotLeader,
@@ -132,6 +134,8 @@ mod tests {
             PartitionError::InvalidTransactionState,
             PartitionError::CoordinatorFenced,
             PartitionError::TooManyTransactions,
+            PartitionError::NotEnoughReplicas,
+            PartitionError::OffsetNotAvailable,
             PartitionError::Overloaded,
             PartitionError::TimedOut,
         ]
@@ -170,7 +174,7 @@ mod tests {
     #[test]
     fn a_fetch_gets_only_codes_that_the_java_consumer_expects() {
         let expected = [1, 3, 6, 56, 74, 75, 78];
-        let reads = all().into_iter().take(7).chain(all().into_iter().skip(14));
+        let reads = all().into_iter().take(7).chain(all().into_iter().skip(15));
         for error in reads {
             assert!(
                 expected.contains(&fetch_code(&error, 12).code()),

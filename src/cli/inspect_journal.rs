@@ -349,6 +349,7 @@ fn entry_fields(entry: &Entry<'_>) -> (&'static str, Vec<(&'static str, Value)>)
             ],
         ),
         Entry::Delete { .. } => ("delete", vec![]),
+        Entry::Skip { to, .. } => ("skip", vec![("offset", json!(to.0))]),
         Entry::Swap { swap, .. } => ("swap", swap_fields(swap)),
         Entry::Truncate {
             segment,

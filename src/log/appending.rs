@@ -75,6 +75,73 @@ impl PartitionLog {
     /// # Panics
     /// When the batch is longer or shorter than its header says.
     pub fn append(&self, header: &BatchHeader, payload: &[u8], epoch: LeaderEpoch) -> Appended {
+        self.append_at(header, payload, epoch, self.end_offset())
+    }
+
+    /// Appends a batch of the leader's log, which fixed its offsets and epoch; right after
+    /// [`PartitionLog::ready`] with the records from this log's end to the batch's. Where the leader
+    /// has nothing before it (compaction), neither has this log.
+    ///
+    /// # Panics
+    /// When the batch begins below the end of the log.
+    pub fn append_replicated(&self, header: &BatchHeader, payload: &[u8]) -> Appended {
+        let base_offset = Offset(header.base_offset);
+        let end = self.end_offset();
+        assert!(
+            base_offset >= end,
+            "a batch at {base_offset} is below the end {end}"
+        );
+        if base_offset > end {
+            self.state.borrow_mut().end = base_offset;
+            let entry = Entry::Skip {
+                log: self.id,
+                to: base_offset,
+            };
+            drop(self.journal.record(&entry));
+        }
+        let epoch = LeaderEpoch(header.partition_leader_epoch);
+        self.append_at(header, payload, epoch, base_offset)
+    }
+
+    /// Lets the log end at a later offset, with nothing between: what the leader had there is gone.
+    /// Nothing may be appended meanwhile.
+    pub async fn skip_to(&self, to: Offset) -> Result<(), LogError> {
+        loop {
+            let moved = self.mark.moved().raised();
+            self.healthy()?;
+            if self.flushed_offset() == self.end_offset() {
+                break;
+            }
+            moved.await;
+        }
+        if self.state.borrow().segments.is_empty()
+            && let Err(error) = self.roll().await
+        {
+            return match error.kind() {
+                io::ErrorKind::StorageFull => Err(LogError::NoSpace),
+                _ => Err(self.disk_failed("creating a segment", &error)),
+            };
+        }
+        let durable = {
+            let mut state = self.state.borrow_mut();
+            assert!(to >= state.end, "a log skips ahead to {to}");
+            state.end = to;
+            state.flushed = to;
+            self.journal.record(&Entry::Skip { log: self.id, to })
+        };
+        match durable.await {
+            Some(()) => Ok(()),
+            None => self.healthy(),
+        }
+    }
+
+    fn append_at(
+        &self,
+        header: &BatchHeader,
+        payload: &[u8],
+        epoch: LeaderEpoch,
+        base_offset: Offset,
+    ) -> Appended {
         let size_bytes = header.size_bytes();
         assert!(
             HEADER_BYTES + payload.len() == size_bytes,
@@ -85,7 +152,6 @@ impl PartitionLog {
         let marker = TransactionMarker::parse(header, payload);
         let marker = marker.expect("no client writes markers, and ours are whole");
         let mut state = self.state.borrow_mut();
-        let base_offset = state.end;
         if state.epochs.begin(epoch, base_offset) {
             let entry = Entry::Epoch {
                 log: self.id,

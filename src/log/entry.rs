@@ -19,6 +19,8 @@
 //!                                             only with the Truncate that follows for this log
 //! 12 Producers  as 11, then the transactional ones (producer_state.rs)
 //! 13 Swap    as 8, then count 4 and offsets 8 of the markers that the new segment lacks
+//! 14 Skip    offset 8                         the next batch begins there: a follower's leader has
+//!                                             nothing between
 //! ```
 //! 12 and 13 are written only where 11 and 8 cannot say everything.
 //! An `Extent` says that the bytes were written straight to the segment's file, durably before the
@@ -127,6 +129,13 @@ pub enum Entry<'a> {
         log: LogId,
         /// Those of which more is known than what the cut leaves.
         producers: ProducerState,
+    },
+    /// The log ends at a later offset now, with nothing between.
+    Skip {
+        /// Which log.
+        log: LogId,
+        /// Where it ends now.
+        to: Offset,
     },
     /// Bytes were appended, straight to the segment's file.
     Extent {
@@ -268,6 +277,10 @@ impl<'a> Entry<'a> {
                 into.extend_from_slice(batches);
             }
             Entry::Producers { log, producers } => encode_producers(into, *log, producers),
+            Entry::Skip { log, to } => {
+                put_log(into, 14, *log);
+                into.extend_from_slice(&to.0.to_le_bytes());
+            }
         }
     }
 
@@ -335,6 +348,10 @@ impl<'a> Entry<'a> {
                 log,
                 producers: decode_producers(fields, kind)?,
             },
+            14 => Entry::Skip {
+                log,
+                to: Offset(fields.i64()?),
+            },
             _ => return Err(Malformed(at)),
         })
     }
@@ -353,6 +370,7 @@ impl<'a> Entry<'a> {
             | Entry::Swap { log, .. }
             | Entry::Truncate { log, .. }
             | Entry::Producers { log, .. }
+            | Entry::Skip { log, .. }
             | Entry::Extent { log, .. } => *log,
         }
     }
@@ -496,6 +514,10 @@ mod tests {
             Entry::Swap {
                 log,
                 swap: a_swap(vec![Offset(4), Offset(9)]),
+            },
+            Entry::Skip {
+                log,
+                to: Offset(1 << 40),
             },
         ]
     }

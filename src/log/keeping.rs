@@ -49,8 +49,8 @@ impl PartitionLog {
 
     /// Deletes the oldest segments whose time is over or that are beyond the size to keep. Kafka:
     /// `UnifiedLog.deleteOldSegments`; the largest timestamp of a segment counts, and size counts
-    /// only whole segments beyond it.
-    pub async fn retain(&self, now_ms: i64) -> Result<(), LogError> {
+    /// only whole segments beyond it. Nothing that is not below `committed` goes.
+    pub async fn retain(&self, now_ms: i64, committed: Offset) -> Result<(), LogError> {
         if self.is_active_expired(now_ms) {
             // It is dropped at the next look, when it is sealed.
             match self.roll().await {
@@ -59,12 +59,12 @@ impl PartitionLog {
                 Err(error) => return Err(self.disk_failed("creating a segment", &error)),
             }
         }
-        let flushed = self.flushed_offset();
+        let most = self.flushed_offset().min(committed);
         let to = self
             .state
             .borrow()
             .retention_start(&self.settings(), now_ms);
-        match to.filter(|to| *to <= flushed) {
+        match to.filter(|to| *to <= most) {
             Some(to) => self.advance_start(to).await,
             None => Ok(()),
         }

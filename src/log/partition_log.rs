@@ -480,11 +480,12 @@ impl PartitionLog {
     pub fn last_stable_offset(&self, high_watermark: Offset) -> Offset {
         self.settle();
         let mut state = self.state.borrow_mut();
-        let flushed = state.flushed;
+        // A high watermark that waits for other replicas is below what is flushed here.
+        let settled = state.flushed.min(high_watermark);
         while state
             .completing
             .front()
-            .is_some_and(|completed| completed.end <= flushed)
+            .is_some_and(|completed| completed.end <= settled)
         {
             state.completing.pop_front();
         }

@@ -370,6 +370,7 @@ impl ReplayedLog {
             Entry::Epoch { epoch, start, .. } => {
                 self.image.epochs.begin(*epoch, *start);
             }
+            Entry::Skip { to, .. } => self.image.end = self.image.end.max(*to),
             Entry::Truncate {
                 segment,
                 position,

@@ -3,7 +3,9 @@
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 
-use super::leader::{EpochJudgement, judge_epoch};
+use super::leader::{
+    EpochJudgement, FollowerReport, IsrProposal, Leadership, ProposalEnd, Reign, judge_epoch,
+};
 use super::offset_lookup::{self, RecordTime};
 use super::turns::{Turn, Turns};
 use super::verification::{Guards, Verification, VerificationGuard};
@@ -17,13 +19,55 @@ use crate::runtime::signal::Signal;
 use crate::wire::record_batch::{BatchHeader, HEADER_BYTES};
 use crate::wire::transaction_marker::TransactionMarker;
 
+/// The node of a replica that does not know its broker's.
+const SOLE_NODE: i32 = 0;
+
+/// Offsets without records that one segment takes; beyond, the log skips them first.
+const MOST_GAP: i64 = 1 << 30;
+
+/// Whose word counts for a replica.
+#[derive(Debug)]
+enum Role {
+    /// This broker's alone: nobody else holds the partition.
+    Sole,
+    /// This broker's, with followers.
+    Leading(Box<Leadership>),
+    /// Another broker's, or nobody's.
+    Following {
+        /// The leader, or -1.
+        leader: i32,
+    },
+}
+
 /// See the head of this folder.
 pub struct Replica {
     log: Rc<PartitionLog>,
+    node_id: i32,
     leader_epoch: Cell<i32>,
+    role: RefCell<Role>,
+    min_isr: Cell<usize>,
+    /// The watermark as far as it is known, unless this replica is the only one.
+    high_watermark: Cell<Offset>,
+    /// How often this replica ceased to lead: what was promised before is not kept any more.
+    abdications: Cell<u64>,
     turns: Rc<Turns>,
     watchers: RefCell<Vec<Weak<Signal>>>,
     guards: Guards,
+}
+
+/// Why something appended is not committed here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CommitFailure {
+    /// The log does not serve.
+    Log(LogError),
+    /// Another broker leads now: it may keep what was appended, or not.
+    NotLeader,
+}
+
+impl From<LogError> for CommitFailure {
+    fn from(error: LogError) -> CommitFailure {
+        CommitFailure::Log(error)
+    }
 }
 
 /// Why a batch was not appended.
@@ -31,6 +75,8 @@ pub struct Replica {
 pub enum AppendRefusal {
     /// The log does not serve.
     Log(LogError),
+    /// Another broker leads the partition.
+    NotLeader,
     /// The batch does not follow the producer's last one.
     OutOfOrderSequence,
     /// A newer producer with this id has taken over.
@@ -65,19 +111,81 @@ pub struct Placed {
     pub end: Offset,
     /// It had been appended before.
     pub duplicate: bool,
+    /// The abdications of the replica when it was appended.
+    reign: u64,
 }
 
 impl Replica {
-    /// The leader of a partition whose log is here.
+    /// The leader of a partition whose log is here and nowhere else.
     #[must_use]
     pub fn new(log: Rc<PartitionLog>, leader_epoch: i32) -> Replica {
-        Replica {
-            log,
-            leader_epoch: Cell::new(leader_epoch),
+        Replica::of(log, SOLE_NODE, &Reign::alone(SOLE_NODE, leader_epoch))
+    }
+
+    /// The replica that broker `node_id` has of a partition.
+    #[must_use]
+    pub fn of(log: Rc<PartitionLog>, node_id: i32, reign: &Reign) -> Replica {
+        let replica = Replica {
+            node_id,
+            leader_epoch: Cell::new(reign.leader_epoch),
+            role: RefCell::new(Role::Following { leader: -1 }),
+            min_isr: Cell::new(reign.min_isr),
+            high_watermark: Cell::new(log.start_offset()),
+            abdications: Cell::new(0),
             turns: Rc::default(),
             watchers: RefCell::default(),
             guards: Guards::default(),
+            log,
+        };
+        replica.follow_metadata(reign);
+        replica
+    }
+
+    /// Does what the metadata say of the partition.
+    ///
+    /// # Panics
+    /// When the leader epoch goes back.
+    pub fn follow_metadata(&self, reign: &Reign) {
+        let before = self.leader_epoch.get();
+        assert!(
+            reign.leader_epoch >= before,
+            "leader epochs grow: {} after {before}",
+            reign.leader_epoch
+        );
+        let (now_us, log_end) = (clock::monotonic_us(), self.log.end_offset());
+        self.min_isr.set(reign.min_isr);
+        // Asked of the old role, as far as it came.
+        let high_watermark = self.high_watermark();
+        let is_new = reign.leader_epoch > before;
+        self.leader_epoch.set(reign.leader_epoch);
+        let mut role = self.role.borrow_mut();
+        let led = !matches!(*role, Role::Following { .. });
+        if reign.leader != self.node_id {
+            *role = Role::Following {
+                leader: reign.leader,
+            };
+            self.high_watermark.set(high_watermark.min(log_end));
+            if led {
+                self.abdications.set(self.abdications.get() + 1);
+            }
+        } else if reign.replicas == [self.node_id] {
+            *role = Role::Sole;
+        } else {
+            self.high_watermark.set(high_watermark);
+            match &mut *role {
+                Role::Leading(leadership) if !is_new => {
+                    leadership.follow_metadata(reign.clone(), now_us);
+                }
+                _ => {
+                    let (id, reign) = (self.node_id, reign.clone());
+                    let leadership = Leadership::begin(id, reign, log_end, now_us);
+                    *role = Role::Leading(Box::new(leadership));
+                }
+            }
         }
+        drop(role);
+        self.log.flush_moved().raise();
+        self.grew();
     }
 
     /// The log.
@@ -92,10 +200,29 @@ impl Replica {
         self.leader_epoch.get()
     }
 
-    /// A new reign of the same leader.
-    pub fn set_leader_epoch(&self, epoch: i32) {
-        assert!(epoch >= self.leader_epoch.get(), "leader epochs grow");
-        self.leader_epoch.set(epoch);
+    /// Whether this broker leads the partition.
+    #[must_use]
+    pub fn is_leader(&self) -> bool {
+        !matches!(*self.role.borrow(), Role::Following { .. })
+    }
+
+    /// The leader whose records this replica copies, if another broker is.
+    #[must_use]
+    pub fn followed_leader(&self) -> Option<i32> {
+        match *self.role.borrow() {
+            Role::Following { leader } if leader >= 0 => Some(leader),
+            _ => None,
+        }
+    }
+
+    /// Whether as many replicas are in sync as `min.insync.replicas` asks for.
+    #[must_use]
+    pub fn has_enough_in_sync(&self) -> bool {
+        let in_sync = match &*self.role.borrow() {
+            Role::Leading(leadership) => leadership.reign().isr.len(),
+            _ => 1,
+        };
+        in_sync >= self.min_isr.get()
     }
 
     /// Judges a client's `current_leader_epoch`.
@@ -108,7 +235,78 @@ impl Replica {
     /// `flush.messages` asks for.
     #[must_use]
     pub fn high_watermark(&self) -> Offset {
-        self.log.acknowledgeable_offset()
+        let own = self.log.acknowledgeable_offset();
+        let high_watermark = match &*self.role.borrow() {
+            Role::Sole => own,
+            Role::Leading(leadership) => leadership.high_watermark(own, self.high_watermark.get()),
+            Role::Following { .. } => self.high_watermark.get().min(self.log.end_offset()),
+        };
+        // What retention took was committed.
+        let high_watermark = high_watermark.max(self.log.start_offset());
+        assert!(
+            high_watermark <= self.log.end_offset(),
+            "the high watermark {high_watermark} is above the log end {}",
+            self.log.end_offset()
+        );
+        self.high_watermark.set(high_watermark);
+        high_watermark
+    }
+
+    /// What a follower heard of its leader's watermark.
+    pub fn note_leaders_watermark(&self, high_watermark: Offset) {
+        let before = self.high_watermark();
+        if !self.is_leader() && high_watermark > before {
+            let known = high_watermark.min(self.log.end_offset());
+            self.high_watermark.set(known);
+            if known > before {
+                self.grew();
+            }
+        }
+    }
+
+    /// Notes what a follower says of itself; false when it holds no replica.
+    pub fn note_fetch(&self, report: FollowerReport) -> bool {
+        let (before, log_end) = (self.high_watermark(), self.log.end_offset());
+        let known = match &mut *self.role.borrow_mut() {
+            Role::Leading(leadership) => {
+                leadership.note_fetch(report, log_end, clock::monotonic_us())
+            }
+            _ => false,
+        };
+        if self.high_watermark() > before {
+            self.log.flush_moved().raise();
+            self.grew();
+        }
+        known
+    }
+
+    /// Another in-sync set, if the controller is to be asked for one.
+    pub fn propose_in_sync(&self, lag_us: u64) -> Option<IsrProposal> {
+        let (high_watermark, log_end) = (self.high_watermark(), self.log.end_offset());
+        match &mut *self.role.borrow_mut() {
+            Role::Leading(leadership) => {
+                leadership.propose(high_watermark, log_end, clock::monotonic_us(), lag_us)
+            }
+            _ => None,
+        }
+    }
+
+    /// A proposal was not accepted.
+    pub fn end_proposal(&self, partition_epoch: i32, end: ProposalEnd) {
+        if let Role::Leading(leadership) = &mut *self.role.borrow_mut() {
+            leadership.end_proposal(partition_epoch, end);
+        }
+    }
+
+    /// Whether clients may be told where the log ends: a new leader's watermark may still be below
+    /// what its predecessor told. Kafka: `Partition.fetchOffsetForTimestamp`.
+    #[must_use]
+    pub fn may_tell_end(&self) -> bool {
+        let high_watermark = self.high_watermark();
+        match &*self.role.borrow() {
+            Role::Leading(leadership) => high_watermark >= leadership.epoch_start(),
+            _ => true,
+        }
     }
 
     /// Records below are committed and belong to no open transaction.
@@ -172,6 +370,9 @@ impl Replica {
         terms: AppendTerms,
     ) -> Result<Placed, AppendRefusal> {
         turn.come().await;
+        if !self.is_leader() {
+            return Err(AppendRefusal::NotLeader);
+        }
         let settings = self.log.settings();
         let most = settings
             .segment_bytes
@@ -184,6 +385,9 @@ impl Replica {
             .ready(header.size_bytes(), records, header.max_timestamp)
             .await
             .map_err(AppendRefusal::Log)?;
+        if !self.is_leader() {
+            return Err(AppendRefusal::NotLeader);
+        }
         match self.log.check_sequence(header) {
             SequenceCheck::Append => {}
             SequenceCheck::Duplicate(original) => {
@@ -191,6 +395,7 @@ impl Replica {
                     base_offset: original.base_offset,
                     end: Offset(original.last_offset.0 + 1),
                     duplicate: true,
+                    reign: self.abdications.get(),
                 });
             }
             SequenceCheck::FencedEpoch => return Err(AppendRefusal::InvalidProducerEpoch),
@@ -242,6 +447,7 @@ impl Replica {
             base_offset: appended.base_offset,
             end: appended.end,
             duplicate: false,
+            reign: self.abdications.get(),
         }
     }
 
@@ -263,6 +469,9 @@ impl Replica {
         let bytes = marker.batch(now_ms);
         let ready = self.log.ready(bytes.len(), 1, now_ms).await;
         ready.map_err(AppendRefusal::Log)?;
+        if !self.is_leader() {
+            return Err(AppendRefusal::NotLeader);
+        }
         match self.log.check_marker(&marker) {
             MarkerCheck::Append => {}
             MarkerCheck::FencedEpoch => return Err(AppendRefusal::InvalidProducerEpoch),
@@ -278,17 +487,66 @@ impl Replica {
         Ok(self.place(&header, &bytes[HEADER_BYTES..]))
     }
 
-    /// Waits until the high watermark reaches `end`. The journal either flushes or fails, so this
-    /// ends without a timer.
-    pub async fn committed(&self, end: Offset) -> Result<(), LogError> {
+    /// Appends a batch of the leader's log. On return its place is fixed. Only one task does this,
+    /// and none while this broker leads.
+    pub async fn append_replicated(
+        &self,
+        header: &BatchHeader,
+        payload: &[u8],
+    ) -> Result<(), LogError> {
+        let base_offset = Offset(header.base_offset);
+        if base_offset.0 - self.log.end_offset().0 > MOST_GAP {
+            self.log.skip_to(base_offset).await?;
+        }
+        let span = header.last_offset() + 1 - self.log.end_offset().0;
+        let size_bytes = header.size_bytes();
+        self.log
+            .ready(size_bytes, span, header.max_timestamp)
+            .await?;
+        self.log.append_replicated(header, payload);
+        Ok(())
+    }
+
+    /// Waits until what was placed is flushed here.
+    pub async fn flushed(&self, placed: &Placed) -> Result<(), CommitFailure> {
+        self.reached(placed, || self.log.acknowledgeable_offset())
+            .await
+    }
+
+    /// Waits until what was placed is committed. Where this replica is the only one, the journal
+    /// either flushes or fails, so this ends without a timer; otherwise it ends at the latest when
+    /// another broker leads.
+    pub async fn placed_is_committed(&self, placed: &Placed) -> Result<(), CommitFailure> {
+        self.reached(placed, || self.high_watermark()).await
+    }
+
+    async fn reached(
+        &self,
+        placed: &Placed,
+        offset: impl Fn() -> Offset,
+    ) -> Result<(), CommitFailure> {
         loop {
             let moved = self.log.flush_moved().raised();
-            if self.high_watermark() >= end {
+            if self.abdications.get() != placed.reign {
+                return Err(CommitFailure::NotLeader);
+            }
+            if offset() >= placed.end {
                 return Ok(());
             }
             self.log.healthy()?;
             moved.await;
         }
+    }
+
+    /// Waits until the high watermark reaches `end`, or this broker ceases to lead.
+    pub async fn committed(&self, end: Offset) -> Result<(), CommitFailure> {
+        let placed = Placed {
+            base_offset: end,
+            end,
+            duplicate: false,
+            reign: self.abdications.get(),
+        };
+        self.placed_is_committed(&placed).await
     }
 
     /// Raises `signal` once when the high watermark moves or the partition ends.
@@ -320,16 +578,28 @@ impl Replica {
         whole_first: bool,
         read_committed: bool,
     ) -> Result<BatchRun, LogError> {
-        let high_watermark = self.high_watermark();
-        if from > high_watermark {
+        // What is there and not committed yet is no error: the next leader may not know the watermark.
+        let end = self.log.end_offset();
+        if from > end {
             return Err(LogError::OutOfRange {
                 asked: from,
                 start: self.log.start_offset(),
-                end: high_watermark,
+                end: self.high_watermark(),
             });
         }
-        let below = self.readable_end(read_committed);
+        let below = self.readable_end(read_committed).max(from);
         self.log.read(from, below, most_bytes, whole_first).await
+    }
+
+    /// Reads batches for a follower, whether they are committed or not.
+    pub async fn read_for_follower(
+        &self,
+        from: Offset,
+        most_bytes: usize,
+        whole_first: bool,
+    ) -> Result<BatchRun, LogError> {
+        let end = self.log.end_offset();
+        self.log.read(from, end, most_bytes, whole_first).await
     }
 
     /// The aborted transactions that a reader has to know who got `run`, read from `from` on.

@@ -184,7 +184,7 @@ impl ControllerService {
                 .replica
                 .committed(end)
                 .await
-                .map_err(|error| error.to_string()),
+                .map_err(|error| format!("{error:?}")),
             None => Ok(()),
         }
     }

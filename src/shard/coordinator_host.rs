@@ -39,6 +39,10 @@ const BATCH_BYTES: usize = 256 << 10;
 /// How long a shard that failed waits before it is loaded again.
 const RELOAD_WAIT: Duration = Duration::from_millis(500);
 
+/// How long a record may take to be on every in-sync replica before the shard is given up: its log
+/// may hold the record or not.
+const COMMIT_PATIENCE: Duration = Duration::from_secs(5);
+
 /// Timers fire at most so often.
 const LEAST_TICK: Duration = Duration::from_millis(5);
 
@@ -304,7 +308,8 @@ impl<S: Shard> CoordinatorHost<S> {
                 guard,
                 bumps_epochs: false,
             };
-            self.replicas.start_append(vec![part], Promise::Committed)
+            self.replicas
+                .start_append(vec![part], Promise::Committed, COMMIT_PATIENCE)
         });
         hosted.outbox.borrow_mut().push_back(Outgoing {
             transaction: effects.transaction,

@@ -54,7 +54,8 @@ pub(super) async fn load<S: Shard>(replica: &Replica) -> Result<S, String> {
     let mut shard = S::empty();
     let (mut at, end) = (log.start_offset(), log.end_offset());
     // What recovery found is durable; what is appended before the load cannot be ours.
-    replica.committed(end).await.map_err(unreadable)?;
+    let committed = replica.committed(end).await;
+    committed.map_err(|failure| format!("{failure:?}"))?;
     while at < end {
         let run = log
             .read(at, end, LOAD_BYTES, true)

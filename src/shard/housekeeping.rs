@@ -97,7 +97,10 @@ async fn keep_retention(manager: Rc<ReplicaManager>, check: Duration) {
     loop {
         clock::sleep(check).await;
         for replica in manager.replicas() {
-            let kept = replica.log().retain(clock::wall_ms()).await;
+            let kept = replica
+                .log()
+                .retain(clock::wall_ms(), replica.high_watermark())
+                .await;
             note_failure(&replica, "retention", kept);
         }
     }

@@ -6,13 +6,15 @@ use std::sync::Arc;
 
 use super::placement;
 use super::replica_manager::ReplicaManager;
-use crate::cluster::image::{MetadataImage, TopicImage};
+use crate::cluster::image::{MetadataImage, PartitionImage, TopicImage};
 use crate::config::broker::BrokerConfig;
 use crate::config::topic::TopicConfig;
 use crate::log::compaction::CompactionSettings;
 use crate::log::partition_log::LogSettings;
 use crate::log::position::LogId;
+use crate::partition::leader::Reign;
 use crate::runtime::core_id::CoreId;
+use crate::wire::codec::Uuid;
 
 /// Entries at which a segment's index thins out: `segment.index.bytes` by Kafka's entry size.
 const KAFKA_INDEX_ENTRY_BYTES: usize = 8;
@@ -116,7 +118,7 @@ impl ImageDelta<'_> {
                     None => usize::MAX,
                     Some(_) => before.map_or(0, |before| before.partitions.len()),
                 };
-                lead_topic((topic, known), replicas, config, core, cores);
+                self.hold_topic((topic, known), replicas, config, core, cores);
             }
         }
         for log in self.gone(replicas) {
@@ -124,23 +126,58 @@ impl ImageDelta<'_> {
         }
     }
 
-    /// Logs that are here although no topic has them: of topics deleted since, or while this broker
-    /// was down.
+    /// Logs that are here although the metadata give them to nobody or to other brokers: of topics
+    /// deleted or partitions moved since, or while this broker was down.
     fn gone(&self, replicas: &ReplicaManager) -> Vec<LogId> {
+        let node_id = self.after.node_id();
         let gone = |id: &LogId| {
-            *id != placement::METADATA_LOG
-                && self
-                    .after
-                    .topic_by_id(crate::wire::codec::Uuid(id.topic))
-                    .is_none()
+            let topic = self.after.topic_by_id(Uuid(id.topic));
+            let partition = topic.and_then(|topic| topic.partitions.get(id.partition as usize));
+            let is_held = partition.is_some_and(|held| held.replicas.contains(&node_id));
+            *id != placement::METADATA_LOG && !is_held
         };
         match self.before {
             None => replicas.recovered_logs().into_iter().filter(gone).collect(),
             Some(before) => before
                 .topics()
+                .filter(|topic| !self.is_same(topic))
                 .flat_map(|topic| (0..topic.partitions.len()).map(|number| log_id(topic, number)))
                 .filter(|id| gone(id) && replicas.replica(*id).is_some())
                 .collect(),
+        }
+    }
+
+    fn is_same(&self, before: &Arc<TopicImage>) -> bool {
+        let after = self.after.topic_by_id(before.id);
+        after.is_some_and(|after| Arc::ptr_eq(before, after))
+    }
+
+    /// Holds the replicas of a topic that this broker and `core` have. The first `known` partitions
+    /// of the topic are not new.
+    fn hold_topic(
+        &self,
+        (topic, known): (&TopicImage, usize),
+        replicas: &Rc<ReplicaManager>,
+        config: &BrokerConfig,
+        core: CoreId,
+        cores: usize,
+    ) {
+        let settings = log_settings(topic, config);
+        let min_isr = min_isr(topic, config);
+        let directories = replicas.directory_count();
+        let node_id = self.after.node_id();
+        for (number, partition) in topic.partitions.iter().enumerate() {
+            let log = log_id(topic, number);
+            if placement::owner(log, cores) != core || !partition.replicas.contains(&node_id) {
+                continue;
+            }
+            let name = format!("{}-{number}", topic.name);
+            let home = (
+                placement::directory(log, cores, directories),
+                number >= known,
+            );
+            let reign = reign(partition, min_isr);
+            replicas.hold(log, home, &name, (node_id, &reign), settings);
         }
     }
 }
@@ -152,26 +189,19 @@ fn log_id(topic: &TopicImage, partition: usize) -> LogId {
     }
 }
 
-/// The first `known` partitions of the topic are not new.
-fn lead_topic(
-    (topic, known): (&TopicImage, usize),
-    replicas: &Rc<ReplicaManager>,
-    config: &BrokerConfig,
-    core: CoreId,
-    cores: usize,
-) {
-    let settings = log_settings(topic, config);
-    let directories = replicas.directory_count();
-    for (number, partition) in topic.partitions.iter().enumerate() {
-        let log = log_id(topic, number);
-        if placement::owner(log, cores) != core {
-            continue;
-        }
-        let name = format!("{}-{number}", topic.name);
-        let home = (
-            placement::directory(log, cores, directories),
-            number >= known,
-        );
-        replicas.lead(log, home, &name, partition.leader_epoch, settings);
+fn min_isr(topic: &TopicImage, config: &BrokerConfig) -> usize {
+    let resolved = TopicConfig::resolve(&topic.configs, config);
+    // What cannot be resolved was logged with the other settings.
+    resolved.map_or(1, |resolved| resolved.min_insync_replicas.max(1) as usize)
+}
+
+fn reign(partition: &PartitionImage, min_isr: usize) -> Reign {
+    Reign {
+        leader: partition.leader,
+        leader_epoch: partition.leader_epoch,
+        partition_epoch: 0,
+        replicas: partition.replicas.clone(),
+        isr: partition.isr.clone(),
+        min_isr,
     }
 }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use futures_util::future::join_all;
 
-use super::replica_manager::{PartResult, ReplicaManager, refused, unreadable};
+use super::replica_manager::{PartResult, ReplicaManager, refused, uncommitted, unreadable};
 use super::request::{AppendedPart, ProducerDescription};
 use crate::log::position::LogId;
 use crate::log::producer_state::ProducerOutline;
@@ -25,7 +25,7 @@ impl ReplicaManager {
 
     /// Whether the coordinator has to be asked before a batch is appended.
     pub fn verification(&self, (log, header): &(LogId, BatchHeader)) -> PartResult<Verification> {
-        let replica = self.known(*log)?;
+        let replica = self.led(*log)?;
         replica.log().healthy().map_err(unreadable)?;
         Ok(replica.verification(header))
     }
@@ -48,12 +48,12 @@ impl ReplicaManager {
         marker: TransactionMarker,
         bumps_epoch: bool,
     ) -> PartResult<AppendedPart> {
-        let replica = self.known(log)?;
+        let replica = self.led(log)?;
         let placed = replica.append_marker_that(marker, bumps_epoch).await;
         let placed = placed.map_err(refused)?;
-        let committed = replica.committed(placed.end).await;
+        let committed = replica.placed_is_committed(&placed).await;
         replica.grew();
-        committed.map_err(unreadable)?;
+        committed.map_err(uncommitted)?;
         let hooks = self.marker_hooks.borrow().clone();
         for hook in hooks {
             hook(log, marker);
@@ -67,7 +67,7 @@ impl ReplicaManager {
 
     /// Who writes to a partition.
     pub fn describe_producers(&self, log: LogId) -> PartResult<Vec<ProducerDescription>> {
-        let replica = self.known(log)?;
+        let replica = self.led(log)?;
         replica.log().healthy().map_err(unreadable)?;
         let describe = |producer: ProducerOutline| ProducerDescription {
             producer_id: producer.producer_id,

@@ -5,6 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::join_all;
 
@@ -15,19 +16,22 @@ use super::request::{
     AppendPart, AppendedPart, DeleteRecordsPart, EpochEndPart, FetchPart, FetchedPart, FoundOffset,
     ListOffsetsPart, LogUsage, OffsetWanted, PartitionError, Promise,
 };
+use crate::cluster::image::MetadataImage;
 use crate::log::chunk_cache::ChunkCache;
 use crate::log::log_directory::LogDirectory;
 use crate::log::partition_log::{LogError, LogSettings};
 use crate::log::position::{LogId, Offset};
 use crate::log::reader::Slices;
 use crate::log::scrub::{ScrubCounts, Scrubber};
-use crate::partition::leader::EpochJudgement;
-use crate::partition::replica::{AppendRefusal, AppendTerms, Placed, Replica};
+use crate::partition::leader::{EpochJudgement, Reign};
+use crate::partition::replica::{AppendRefusal, AppendTerms, CommitFailure, Placed, Replica};
 use crate::partition::turns::Turn;
+use crate::runtime::clock;
 use crate::runtime::core_id::CoreId;
 use crate::runtime::disk;
 use crate::runtime::executor::{Queue, spawn};
 use crate::runtime::signal::{Promise as SlotPromise, Promised, Signal, promise};
+use crate::wire::codec::Uuid;
 
 /// What appends find about a data directory.
 pub(super) struct DirectorySlot {
@@ -82,6 +86,8 @@ pub struct ReplicaManager {
     scrubber: Rc<Scrubber>,
     housekeeper: Housekeeper,
     pub(super) marker_hooks: RefCell<Vec<Rc<MarkerHook>>>,
+    /// The metadata that the partitions of this core follow.
+    image: RefCell<Option<Arc<MetadataImage>>>,
 }
 
 /// The result of one part of a request.
@@ -115,6 +121,7 @@ impl ReplicaManager {
             looked: Signal::default(),
             housekeeper: Housekeeper::new(&settings.housekeeping, settings.decompressed_max_bytes),
             marker_hooks: RefCell::default(),
+            image: RefCell::default(),
         });
         spawn(Queue::Background, manager.clone().watch_directories());
         Housekeeper::start(&manager, &settings.housekeeping);
@@ -193,19 +200,18 @@ impl ReplicaManager {
             .collect()
     }
 
-    /// Leads a partition: opens its log, or creates it in data directory `directory`, in the first
-    /// one if that is offline. What is not new and may lie in a directory that is offline is offline
-    /// too.
-    pub fn lead(
+    /// Holds a replica: opens its log, or creates it in data directory `directory`, in the first one
+    /// if that is offline. What is not new and may lie in a directory that is offline is offline too.
+    pub fn hold(
         &self,
         log: LogId,
         (directory, is_new): (usize, bool),
         name: &str,
-        epoch: i32,
+        (node_id, reign): (i32, &Reign),
         settings: LogSettings,
     ) {
         if let Some(replica) = self.replica(log) {
-            replica.set_leader_epoch(epoch);
+            replica.follow_metadata(reign);
             replica.log().set_settings(settings);
             return;
         }
@@ -231,7 +237,21 @@ impl ReplicaManager {
         };
         self.replicas
             .borrow_mut()
-            .insert(log, Rc::new(Replica::new(opened, epoch)));
+            .insert(log, Rc::new(Replica::of(opened, node_id, reign)));
+    }
+
+    /// Tells which metadata the partitions follow from now on.
+    pub(super) fn set_image(&self, image: Arc<MetadataImage>) {
+        *self.image.borrow_mut() = Some(image);
+    }
+
+    /// Whether the cluster has a partition, wherever it is.
+    fn exists(&self, log: LogId) -> bool {
+        let image = self.image.borrow();
+        let topic = image
+            .as_ref()
+            .and_then(|image| image.topic_by_id(Uuid(log.topic)));
+        topic.is_some_and(|topic| topic.partitions.len() > log.partition as usize)
     }
 
     /// Removes a partition and its records; the files go in the background.
@@ -275,13 +295,26 @@ impl ReplicaManager {
         self.replica(log)
             .ok_or_else(|| match self.missing.borrow().get(&log) {
                 Some(why) => PartitionError::Storage(why.clone()),
+                None if self.exists(log) => PartitionError::NotLeader,
                 None => PartitionError::Unknown,
             })
     }
 
-    /// A partition whose leader epoch a client knows.
-    fn led(&self, log: LogId, clients_epoch: i32) -> PartResult<Rc<Replica>> {
+    /// A partition that this broker leads.
+    pub(super) fn led(&self, log: LogId) -> PartResult<Rc<Replica>> {
         let replica = self.known(log)?;
+        match replica.is_leader() {
+            true => Ok(replica),
+            false => Err(PartitionError::NotLeader),
+        }
+    }
+
+    /// A partition that this broker leads in an epoch that a client knows.
+    pub(super) fn led_in(&self, log: LogId, clients_epoch: i32) -> PartResult<Rc<Replica>> {
+        let replica = self.known(log)?;
+        if !replica.is_leader() && clients_epoch <= replica.leader_epoch() {
+            return Err(PartitionError::NotLeader);
+        }
         match replica.judge_epoch(clients_epoch) {
             EpochJudgement::Current => Ok(replica),
             EpochJudgement::Fenced => Err(PartitionError::FencedLeaderEpoch),
@@ -295,11 +328,12 @@ impl ReplicaManager {
         self: &Rc<Self>,
         parts: Vec<AppendPart>,
         until: Promise,
+        at_most: Duration,
     ) -> Promised<Vec<PartResult<AppendedPart>>> {
         let order = |part: AppendPart| {
             let replica = self
-                .known(part.log)
-                .and_then(|replica| self.appendable(replica, &part));
+                .led(part.log)
+                .and_then(|replica| self.appendable(replica, &part, until));
             let ordered = replica.map(|replica| {
                 let turn = replica.take_turn();
                 (replica, turn)
@@ -308,11 +342,19 @@ impl ReplicaManager {
         };
         let ordered: Vec<Ordered> = parts.into_iter().map(order).collect();
         let (done, answer) = promise();
-        spawn(Queue::Ack, append(ordered, until, done));
+        spawn(Queue::Ack, append(ordered, until, at_most, done));
         answer
     }
 
-    fn appendable(&self, replica: Rc<Replica>, part: &AppendPart) -> PartResult<Rc<Replica>> {
+    fn appendable(
+        &self,
+        replica: Rc<Replica>,
+        part: &AppendPart,
+        until: Promise,
+    ) -> PartResult<Rc<Replica>> {
+        if until == Promise::Committed && !replica.has_enough_in_sync() {
+            return Err(PartitionError::NotEnoughReplicas);
+        }
         let id = replica.log().id();
         let holds = |slot: &&DirectorySlot| {
             let directory = slot.directory.as_ref();
@@ -356,7 +398,7 @@ impl ReplicaManager {
         (most, whole_first): (usize, bool),
         read_committed: bool,
     ) -> FetchedPart {
-        let replica = match self.led(part.log, part.current_leader_epoch) {
+        let replica = match self.led_in(part.log, part.current_leader_epoch) {
             Ok(replica) => replica,
             Err(error) => return FetchedPart::failed(part.log, error),
         };
@@ -404,7 +446,7 @@ impl ReplicaManager {
                     return;
                 };
                 let end = replica.readable_end(read_committed);
-                if end.0 > *seen || replica.log().healthy().is_err() {
+                if end.0 > *seen || !replica.is_leader() || replica.log().healthy().is_err() {
                     return;
                 }
                 replica.watch(&grown);
@@ -415,8 +457,11 @@ impl ReplicaManager {
 
     /// Finds one offset.
     pub async fn list_offset(&self, part: &ListOffsetsPart) -> PartResult<FoundOffset> {
-        let replica = self.led(part.log, part.current_leader_epoch)?;
+        let replica = self.led_in(part.log, part.current_leader_epoch)?;
         replica.log().healthy().map_err(unreadable)?;
+        if !replica.may_tell_end() && part.wanted != OffsetWanted::Earliest {
+            return Err(PartitionError::OffsetNotAvailable);
+        }
         let limit = self.settings.decompressed_max_bytes;
         let at = |offset: i64| FoundOffset {
             timestamp_ms: -1,
@@ -451,14 +496,14 @@ impl ReplicaManager {
 
     /// Where an epoch ends.
     pub fn epoch_end(&self, part: &EpochEndPart) -> PartResult<(i32, i64)> {
-        let replica = self.led(part.log, part.current_leader_epoch)?;
+        let replica = self.led_in(part.log, part.current_leader_epoch)?;
         replica.log().healthy().map_err(unreadable)?;
         Ok(replica.epoch_end(part.leader_epoch))
     }
 
     /// Moves the log start; the new one.
     pub async fn delete_records(&self, part: &DeleteRecordsPart) -> PartResult<i64> {
-        let replica = self.known(part.log)?;
+        let replica = self.led(part.log)?;
         replica.log().healthy().map_err(unreadable)?;
         if !replica.log().settings().deletable {
             return Err(PartitionError::PolicyViolation);
@@ -518,6 +563,7 @@ async fn place((part, ordered): Ordered) -> PartResult<(Rc<Replica>, Placed)> {
 async fn append(
     ordered: Vec<Ordered>,
     until: Promise,
+    at_most: Duration,
     done: SlotPromise<Vec<PartResult<AppendedPart>>>,
 ) {
     // Side by side: partitions that wait for a segment wait together.
@@ -536,20 +582,42 @@ async fn append(
     {
         done.keep(placed.iter().map(answer).collect());
     }
-    // With one replica, flushed is committed.
+    let deadline_us = clock::monotonic_us().saturating_add(at_most.as_micros() as u64);
     for placed in &mut placed {
         let Ok((replica, place)) = placed else {
             continue;
         };
-        let committed = replica.committed(place.end).await;
+        let promised = match until {
+            Promise::Committed => committed(replica, place, deadline_us).await,
+            _ => replica.flushed(place).await.map_err(uncommitted),
+        };
         replica.grew();
-        if let Err(error) = committed {
-            *placed = Err(unreadable(error));
+        if let Err(error) = promised {
+            *placed = Err(error);
         }
     }
     if let Some(done) = done {
         done.keep(placed.iter().map(answer).collect());
     }
+}
+
+/// Waits until a batch is committed, at most until the deadline. A timer is needed only where other
+/// replicas are waited for: the journal flushes or fails.
+async fn committed(replica: &Replica, place: &Placed, deadline_us: u64) -> PartResult<()> {
+    replica.flushed(place).await.map_err(uncommitted)?;
+    let committed = async {
+        let committed = replica.placed_is_committed(place).await;
+        committed.map_err(uncommitted)
+    };
+    if replica.high_watermark() >= place.end {
+        return committed.await;
+    }
+    let too_late = async {
+        let left_us = deadline_us.saturating_sub(clock::monotonic_us());
+        clock::sleep(Duration::from_micros(left_us)).await;
+        Err(PartitionError::TimedOut)
+    };
+    futures_lite::future::or(committed, too_late).await
 }
 
 /// KIP-320: where the client's log and this one part, if the client's last epoch ended earlier here.
@@ -565,12 +633,20 @@ fn diverging(replica: &Replica, part: &FetchPart) -> Option<(i32, i64)> {
 pub(super) fn refused(refusal: AppendRefusal) -> PartitionError {
     match refusal {
         AppendRefusal::Log(error) => unreadable(error),
+        AppendRefusal::NotLeader => PartitionError::NotLeader,
         AppendRefusal::OutOfOrderSequence => PartitionError::OutOfOrderSequence,
         AppendRefusal::InvalidProducerEpoch => PartitionError::InvalidProducerEpoch,
         AppendRefusal::TooLarge => PartitionError::BatchTooLarge,
         AppendRefusal::InvalidTransactionState => PartitionError::InvalidTransactionState,
         AppendRefusal::CoordinatorFenced => PartitionError::CoordinatorFenced,
         AppendRefusal::TooManyTransactions => PartitionError::TooManyTransactions,
+    }
+}
+
+pub(super) fn uncommitted(failure: CommitFailure) -> PartitionError {
+    match failure {
+        CommitFailure::Log(error) => unreadable(error),
+        CommitFailure::NotLeader => PartitionError::NotLeader,
     }
 }
 

@@ -55,6 +55,10 @@ pub enum PartitionError {
     TooManyTransactions,
     /// The records can only be deleted by retention: the topic is compacted.
     PolicyViolation,
+    /// Fewer replicas are in sync than `min.insync.replicas` asks for; nothing was appended.
+    NotEnoughReplicas,
+    /// A new leader does not know yet where its predecessor told that the log ends.
+    OffsetNotAvailable,
     /// The core that owns the partition has too much to do.
     Overloaded,
     /// It did not happen in time; it may still happen.

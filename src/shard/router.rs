@@ -46,7 +46,7 @@ const MOST_PER_TURN: usize = 64;
 
 /// What one core asks another.
 enum Question {
-    Append(Vec<AppendPart>, Promise),
+    Append(Vec<AppendPart>, Promise, Duration),
     Read(Vec<FetchPart>, usize, bool),
     AwaitGrowth(Vec<(LogId, i64)>, bool, Duration),
     ListOffsets(Vec<ListOffsetsPart>),
@@ -244,21 +244,21 @@ impl Router {
     }
 
     /// Appends. The order is fixed before this returns; the future resolves to one result per part,
-    /// in their order. The journal flushes or fails, so no timer is needed until there are
-    /// replicas to wait for.
+    /// in their order. Other replicas are waited for at most `timeout_ms`.
     pub fn append(
         self: &Rc<Self>,
         parts: Vec<AppendPart>,
         until: Promise,
-        _timeout_ms: u64,
+        timeout_ms: u64,
     ) -> impl Future<Output = Vec<PartResult<AppendedPart>>> + 'static {
+        let at_most = Duration::from_millis(timeout_ms);
         let total = parts.len();
         let mut waiting = Vec::new();
         for (owner, indexes, parts) in self.by_owner(parts, |part| part.log) {
             let answer = if owner == self.core {
-                Waiting::Here(self.replicas.start_append(parts, until))
+                Waiting::Here(self.replicas.start_append(parts, until, at_most))
             } else {
-                Waiting::There(self.ask(owner, Question::Append(parts, until)))
+                Waiting::There(self.ask(owner, Question::Append(parts, until, at_most)))
             };
             waiting.push((indexes, answer));
         }
@@ -533,6 +533,7 @@ impl Router {
         let first = !self.has_image.replace(true);
         let config = image_delta::effective_config(&self.static_config, &image);
         *self.config.borrow_mut() = config.clone();
+        self.replicas.set_image(image.clone());
         let delta = image_delta::ImageDelta {
             before: (!first).then_some(&*before),
             after: &image,
@@ -696,8 +697,8 @@ impl Router {
             for (from, Asked(call, question)) in received.drain(..) {
                 let router = self.clone();
                 // Appends take their turns here, in the order of arrival.
-                if let Question::Append(parts, until) = question {
-                    let answer = self.replicas.start_append(parts, until);
+                if let Question::Append(parts, until, at_most) = question {
+                    let answer = self.replicas.start_append(parts, until, at_most);
                     spawn(Queue::Network, async move {
                         if let Some(results) = answer.await {
                             router.send_answer(from, call, Answer::Appended(results));
@@ -720,8 +721,8 @@ impl Router {
 
     async fn answer(self: &Rc<Self>, from: CoreId, question: Question) -> Answer {
         match question {
-            Question::Append(parts, until) => {
-                let results = self.replicas.start_append(parts, until).await;
+            Question::Append(parts, until, at_most) => {
+                let results = self.replicas.start_append(parts, until, at_most).await;
                 Answer::Appended(results.unwrap_or_default())
             }
             Question::Read(parts, max_bytes, read_committed) => {
