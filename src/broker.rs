@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use crate::admin::server::{self, AdminState};
 use crate::api::dispatch::Api;
-use crate::cluster::image::MetadataImage;
+use crate::cluster::controller::{BrokerRegistration, Command, CommandReply, decide};
+use crate::cluster::image::{CLUSTER_VERSION_MAX, MetadataImage};
 use crate::cluster::record::MetadataRecord;
 use crate::config::broker::BrokerConfig;
 use crate::config::derived::{BUSY_SEGMENT_BYTES, DerivedLimits, POOLED_FILE_MIN_BYTES};
@@ -40,6 +41,7 @@ use crate::runtime::executor::{CorePlan, Queue, spawn, start_cores};
 use crate::runtime::host;
 use crate::runtime::host_tree::HostTree;
 use crate::runtime::mesh::{Inbox, InboxSender, MeshPort, inbox, mesh};
+use crate::runtime::random::random_bytes;
 use crate::runtime::socket::Listener;
 use crate::shard::controller_service::ControllerService;
 use crate::shard::core_metrics;
@@ -52,6 +54,7 @@ use crate::shard::replica_manager::{ReplicaManager, ReplicaSettings};
 use crate::shard::router::{Router, RouterPorts};
 use crate::tuning::core_selection::{self, Offer};
 use crate::tuning::topology::Topology;
+use crate::wire::codec::Uuid;
 
 /// How long requests in flight may take to be answered at a stop.
 const STOP_GRACE: Duration = Duration::from_secs(10);
@@ -101,6 +104,8 @@ struct Shared {
     directories: Vec<PathBuf>,
     health: Arc<DirectoryHealth>,
     cluster_id: String,
+    /// The identity of the first directory.
+    directory_id: Uuid,
     connection_limits: Arc<ConnectionLimits>,
     parts: Mutex<Vec<Option<CoreParts>>>,
     /// The port that was bound, when the kernel was to choose.
@@ -300,6 +305,7 @@ fn assemble(
             .collect(),
         health,
         cluster_id: held.cluster_id.to_string(),
+        directory_id: held.list[0].directory_id.unwrap_or(Uuid::ZERO),
         connection_limits,
         parts: Mutex::new(parts),
         port: AtomicU16::new(config.listeners.client.port),
@@ -556,23 +562,61 @@ async fn lead_cluster(
     }
     let controller = ControllerService::load(router, replica, directory, snapshot, empty).await?;
     router.set_controller(controller.clone());
+    let records = start_records(&controller.image(), shared)?;
+    controller
+        .commit(records)
+        .await
+        .map_err(|failure| format!("the metadata log does not take records: {failure:?}"))
+}
+
+/// What makes this start known: the run before it has ended, since the data directories are locked,
+/// and this one serves as soon as the image is published.
+fn start_records(image: &MetadataImage, shared: &Shared) -> Result<Vec<MetadataRecord>, String> {
+    let node_id = shared.config.node.id;
+    let mut image = image.clone();
+    let mut records = Vec::new();
+    let mut make_so = |image: &mut MetadataImage, command| {
+        let decision = decide(image, &shared.config, command, &mut || {
+            unreachable!("no command about brokers needs an id")
+        });
+        decision
+            .records
+            .iter()
+            .for_each(|record| image.apply(record));
+        records.extend(decision.records);
+        decision.reply
+    };
+    if let Some(epoch) = image.brokers().get(&node_id).map(|broker| broker.epoch) {
+        make_so(&mut image, Command::FenceBroker { node_id, epoch });
+    }
+    let registration = Command::RegisterBroker(registration(shared));
+    let epoch = match make_so(&mut image, registration) {
+        CommandReply::BrokerRegistered(Ok(epoch)) => epoch,
+        reply => return Err(format!("this broker is not registered: {reply:?}")),
+    };
+    make_so(&mut image, Command::BrokerAlive { node_id, epoch });
+    Ok(records)
+}
+
+fn registration(shared: &Shared) -> BrokerRegistration {
     let config = &shared.config;
     let advertised = config.advertised_address();
-    let port = if advertised.port == 0 {
-        shared.port.load(Ordering::Acquire)
-    } else {
-        advertised.port
+    let port = match advertised.port {
+        0 => shared.port.load(Ordering::Acquire),
+        port => port,
     };
-    let started = MetadataRecord::BrokerStarted {
+    BrokerRegistration {
         node_id: config.node.id,
         host: advertised.host.clone(),
         port,
+        inter_broker: None,
         rack: config.node.rack.clone(),
-    };
-    controller
-        .commit(vec![started])
-        .await
-        .map_err(|failure| format!("the metadata log does not take records: {failure:?}"))
+        incarnation: Uuid(random_bytes()),
+        directory_id: shared.directory_id,
+        cores: shared.cores as u16,
+        cluster_version_max: CLUSTER_VERSION_MAX,
+        previous_epoch: -1,
+    }
 }
 
 fn housekeeping_config(shared: &Shared) -> HousekeepingConfig {

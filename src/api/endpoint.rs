@@ -64,6 +64,7 @@ fn own(node_id: i32, config: &BrokerConfig, peer: &Peer) -> Endpoint {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::image::BrokerImage;
     use crate::cluster::record::MetadataRecord;
     use crate::config::kind::Address;
     use core::net::SocketAddr;
@@ -103,11 +104,13 @@ mod tests {
     fn other_brokers_are_where_they_registered() {
         let mut image = MetadataImage::empty("c", 2);
         for node_id in [1, 2] {
-            image.apply(&MetadataRecord::BrokerStarted {
+            image.apply(&MetadataRecord::BrokerRegistered {
                 node_id,
-                host: format!("h{node_id}"),
-                port: 7,
-                rack: None,
+                broker: BrokerImage {
+                    host: format!("h{node_id}"),
+                    port: 7,
+                    ..BrokerImage::default()
+                },
             });
         }
         let all = endpoints(&image, &BrokerConfig::defaults(), &peer("127.0.0.1:9092"));

@@ -91,6 +91,10 @@ pub fn controller_code(error: &ControllerError) -> ErrorCode {
         ControllerError::InvalidRequest(_) => ErrorCode::InvalidRequest,
         ControllerError::PolicyViolation(_) => ErrorCode::PolicyViolation,
         ControllerError::TopicDeletionDisabled(_) => ErrorCode::TopicDeletionDisabled,
+        ControllerError::DuplicateBroker(_) => ErrorCode::DuplicateBrokerRegistration,
+        ControllerError::BrokerIdNotRegistered(_) => ErrorCode::BrokerIdNotRegistered,
+        ControllerError::StaleBrokerEpoch(_) => ErrorCode::StaleBrokerEpoch,
+        ControllerError::UnsupportedVersion(_) => ErrorCode::UnsupportedVersion,
         ControllerError::ProducerIdsExhausted(_) => ErrorCode::InvalidProducerIdMapping,
     }
 }

@@ -180,8 +180,7 @@ mod tests {
         let partition = PartitionImage {
             leader: 1,
             leader_epoch: 0,
-            replicas: vec![1],
-            isr: vec![1],
+            ..PartitionImage::new(vec![1])
         };
         image.apply(&MetadataRecord::TopicCreated {
             name: "t".to_string(),

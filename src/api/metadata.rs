@@ -277,8 +277,7 @@ mod tests {
         let partition = |leader| PartitionImage {
             leader,
             leader_epoch: 6,
-            replicas: vec![1],
-            isr: vec![1],
+            ..PartitionImage::new(vec![1])
         };
         image.apply(&MetadataRecord::TopicCreated {
             name: "t".to_string(),

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use super::broker_commands::{self, Transition};
 use super::config_commands;
 use super::controller_error::ControllerError;
 use super::image::MetadataImage;
@@ -113,6 +114,42 @@ pub struct ConfigReplacement {
     pub configs: Vec<(String, Option<String>)>,
 }
 
+/// What a broker says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BrokerRegistration {
+    /// Its node id.
+    pub node_id: i32,
+    /// Where clients reach it.
+    pub host: String,
+    /// The port there.
+    pub port: u16,
+    /// Where other brokers reach it, if it listens for them.
+    pub inter_broker: Option<(String, u16)>,
+    /// Its rack, if it has one.
+    pub rack: Option<String>,
+    /// Drawn anew at every start of the process.
+    pub incarnation: Uuid,
+    /// The identity of its first data directory.
+    pub directory_id: Uuid,
+    /// How many cores it serves with.
+    pub cores: u16,
+    /// The newest cluster version it supports.
+    pub cluster_version_max: u16,
+    /// The epoch of its run before, if that stopped in order; -1 if not.
+    pub previous_epoch: i64,
+}
+
+/// How the controller sees a broker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BrokerState {
+    /// Whether it may lead nothing.
+    pub is_fenced: bool,
+    /// Whether it is about to stop.
+    pub in_controlled_shutdown: bool,
+    /// Whether it leads a partition.
+    pub leads_any: bool,
+}
+
 /// What the controller is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
@@ -151,6 +188,29 @@ pub enum Command {
     },
     /// Gives out a block of producer ids.
     AllocateProducerIds,
+    /// Registers a broker; it is fenced until it is alive.
+    RegisterBroker(BrokerRegistration),
+    /// A broker has applied the metadata and serves.
+    BrokerAlive {
+        /// Which broker.
+        node_id: i32,
+        /// Its registration.
+        epoch: i64,
+    },
+    /// The heartbeats of a broker did not come.
+    FenceBroker {
+        /// Which broker.
+        node_id: i32,
+        /// Its registration.
+        epoch: i64,
+    },
+    /// A broker is about to stop.
+    BeginShutdown {
+        /// Which broker.
+        node_id: i32,
+        /// Its registration.
+        epoch: i64,
+    },
 }
 
 /// A topic as it was created.
@@ -188,6 +248,10 @@ pub enum CommandReply {
     ConfigsAltered(Vec<Result<(), ControllerError>>),
     /// The first id of a block of [`PRODUCER_ID_BLOCK`].
     ProducerIds(Result<i64, ControllerError>),
+    /// The epoch of the registration.
+    BrokerRegistered(Result<i64, ControllerError>),
+    /// The broker as it is now.
+    BrokerChanged(Result<BrokerState, ControllerError>),
 }
 
 /// What happens, and what the client is told when it has.
@@ -237,6 +301,18 @@ pub fn decide(
             validate_only,
         } => config_commands::replace(image, config, &replacements, validate_only),
         Command::AllocateProducerIds => allocate(image),
+        Command::RegisterBroker(registration) => {
+            broker_commands::register(image, config, &registration)
+        }
+        Command::BrokerAlive { node_id, epoch } => {
+            broker_commands::change(image, config, (node_id, epoch), Transition::Alive)
+        }
+        Command::FenceBroker { node_id, epoch } => {
+            broker_commands::change(image, config, (node_id, epoch), Transition::Fenced)
+        }
+        Command::BeginShutdown { node_id, epoch } => {
+            broker_commands::change(image, config, (node_id, epoch), Transition::Stopping)
+        }
     }
 }
 

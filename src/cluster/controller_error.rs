@@ -37,6 +37,18 @@ pub enum ControllerError {
     /// `delete.topic.enable` is false.
     #[error("{0}")]
     TopicDeletionDisabled(String),
+    /// Another run of a broker has its node id.
+    #[error("{0}")]
+    DuplicateBroker(String),
+    /// A broker of that id is not registered.
+    #[error("{0}")]
+    BrokerIdNotRegistered(String),
+    /// A broker speaks of a registration that is not its newest.
+    #[error("{0}")]
+    StaleBrokerEpoch(String),
+    /// A broker does not support what the cluster has agreed on.
+    #[error("{0}")]
+    UnsupportedVersion(String),
     /// All producer ids were given out.
     #[error("{0}")]
     ProducerIdsExhausted(String),

@@ -7,17 +7,51 @@ use super::record::{ConfigTarget, MetadataRecord};
 use super::topic_name;
 use crate::wire::codec::Uuid;
 
+/// The cluster version of a new cluster, and the oldest there is.
+pub const CLUSTER_VERSION_MIN: u16 = 1;
+/// The newest cluster version that this build speaks.
+pub const CLUSTER_VERSION_MAX: u16 = 1;
+
 /// One partition.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PartitionImage {
     /// The broker that leads it, or -1.
     pub leader: i32,
-    /// How many leaders it had before.
+    /// How often the leader changed; grows with every change, also to none.
     pub leader_epoch: i32,
+    /// How often anything here changed.
+    pub partition_epoch: i32,
     /// The brokers that hold it; the first is the preferred leader.
     pub replicas: Vec<i32>,
-    /// Those in sync.
+    /// Those in sync. Empty only when the disk of the last one is gone.
     pub isr: Vec<i32>,
+    /// Those that left the ISR when it was below `min.insync.replicas`: they have all that was
+    /// acknowledged, and may lead (KIP-966).
+    pub elr: Vec<i32>,
+    /// Those that were in the ISR or ELR last, when both are empty because their disks are gone.
+    pub last_known_elr: Vec<i32>,
+    /// Replicas that a reassignment adds; they are in `replicas` already.
+    pub adding_replicas: Vec<i32>,
+    /// Replicas that a reassignment will remove; they are in `replicas` still.
+    pub removing_replicas: Vec<i32>,
+    /// Whether its leader was elected though it may lack records, and did not report back yet.
+    pub recovering: bool,
+}
+
+impl PartitionImage {
+    /// A new partition: led by the first of its replicas, all of them in sync.
+    ///
+    /// # Panics
+    /// Without replicas.
+    #[must_use]
+    pub fn new(replicas: Vec<i32>) -> PartitionImage {
+        PartitionImage {
+            leader: replicas[0],
+            isr: replicas.clone(),
+            replicas,
+            ..PartitionImage::default()
+        }
+    }
 }
 
 /// One topic.
@@ -42,14 +76,38 @@ impl TopicImage {
 }
 
 /// A broker that registered.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BrokerImage {
     /// Where clients reach it.
     pub host: String,
     /// The port there.
     pub port: u16,
+    /// Where other brokers reach it, if it listens for them.
+    pub inter_broker: Option<(String, u16)>,
     /// Its rack, if it has one.
     pub rack: Option<String>,
+    /// The number of its registration, larger than those of all registrations before.
+    pub epoch: i64,
+    /// The run of the process that registered.
+    pub incarnation: Uuid,
+    /// The identity of its first data directory: another one is an empty disk.
+    pub directory_id: Uuid,
+    /// How many cores it serves with.
+    pub cores: u16,
+    /// The newest cluster version it supports.
+    pub cluster_version_max: u16,
+    /// Whether it may lead nothing: its heartbeats did not come, or not yet.
+    pub is_fenced: bool,
+    /// Whether it is about to stop, and gives away what it leads.
+    pub in_controlled_shutdown: bool,
+}
+
+impl BrokerImage {
+    /// Whether it may lead partitions and be in sync.
+    #[must_use]
+    pub fn is_active(&self) -> bool {
+        !self.is_fenced && !self.in_controlled_shutdown
+    }
 }
 
 /// All metadata at one version. Shared in an `Arc`; a copy shares its topics.
@@ -64,6 +122,11 @@ pub struct MetadataImage {
     names_by_unified: BTreeMap<String, Arc<str>>,
     partition_count: usize,
     brokers: BTreeMap<i32, BrokerImage>,
+    /// The directories of brokers that were unregistered: who comes back with another has lost what
+    /// it held.
+    departed: BTreeMap<i32, Uuid>,
+    last_broker_epoch: i64,
+    cluster_version: u16,
     default_configs: BTreeMap<String, String>,
     broker_configs: BTreeMap<i32, BTreeMap<String, String>>,
     next_producer_id: i64,
@@ -83,6 +146,9 @@ impl MetadataImage {
             names_by_unified: BTreeMap::new(),
             partition_count: 0,
             brokers: BTreeMap::new(),
+            departed: BTreeMap::new(),
+            last_broker_epoch: 0,
+            cluster_version: CLUSTER_VERSION_MIN,
             default_configs: BTreeMap::new(),
             broker_configs: BTreeMap::new(),
             next_producer_id: 0,
@@ -164,6 +230,32 @@ impl MetadataImage {
         &self.brokers
     }
 
+    /// Whether this broker is registered, not fenced and not about to stop.
+    #[must_use]
+    pub fn is_active(&self, node_id: i32) -> bool {
+        self.brokers
+            .get(&node_id)
+            .is_some_and(BrokerImage::is_active)
+    }
+
+    /// Brokers that were unregistered, with the first data directory of each.
+    #[must_use]
+    pub fn departed(&self) -> &BTreeMap<i32, Uuid> {
+        &self.departed
+    }
+
+    /// The largest epoch that a registration got.
+    #[must_use]
+    pub fn last_broker_epoch(&self) -> i64 {
+        self.last_broker_epoch
+    }
+
+    /// What all brokers have agreed to speak and store.
+    #[must_use]
+    pub fn cluster_version(&self) -> u16 {
+        self.cluster_version
+    }
+
     /// Dynamic settings for all brokers.
     #[must_use]
     pub fn default_configs(&self) -> &BTreeMap<String, String> {
@@ -228,20 +320,38 @@ impl MetadataImage {
                 value,
             } => self.set_config(*target, name, value.as_deref()),
             MetadataRecord::ProducerIdsAllocated { next } => self.next_producer_id = *next,
-            MetadataRecord::BrokerStarted {
-                node_id,
-                host,
-                port,
-                rack,
-            } => {
-                let broker = BrokerImage {
-                    host: host.clone(),
-                    port: *port,
-                    rack: rack.clone(),
-                };
-                self.brokers.insert(*node_id, broker);
-                self.bump_epochs(*node_id);
+            MetadataRecord::BrokerRegistered { node_id, broker } => {
+                self.last_broker_epoch = self.last_broker_epoch.max(broker.epoch);
+                self.departed.remove(node_id);
+                self.brokers.insert(*node_id, broker.clone());
             }
+            MetadataRecord::BrokerChanged {
+                node_id,
+                is_fenced,
+                in_controlled_shutdown,
+            } => {
+                let broker = self.brokers.get_mut(node_id);
+                let broker = broker.expect("a record is about a broker that is there");
+                broker.is_fenced = *is_fenced;
+                broker.in_controlled_shutdown = *in_controlled_shutdown;
+            }
+            MetadataRecord::BrokerUnregistered {
+                node_id,
+                directory_id,
+            } => {
+                self.brokers.remove(node_id);
+                self.departed.insert(*node_id, *directory_id);
+            }
+            MetadataRecord::PartitionsChanged { topic, partitions } => {
+                self.change(*topic, |topic| {
+                    for (number, partition) in partitions {
+                        let at = usize::try_from(*number).expect("a partition that is there");
+                        topic.partitions[at] = partition.clone();
+                    }
+                });
+            }
+            MetadataRecord::BrokerEpochsGiven { last } => self.last_broker_epoch = *last,
+            MetadataRecord::ClusterVersionChanged { version } => self.cluster_version = *version,
         }
     }
 
@@ -294,28 +404,6 @@ impl MetadataImage {
             }
         }
     }
-
-    /// A broker that starts leads what it led before, but under a new epoch: what it had promised
-    /// without a flush may be gone.
-    fn bump_epochs(&mut self, node_id: i32) {
-        let is_led = |topic: &TopicImage| {
-            topic
-                .partitions
-                .iter()
-                .any(|partition| partition.leader == node_id)
-        };
-        let led = self.topics_by_id.values().filter(|topic| is_led(topic));
-        let led: Vec<Uuid> = led.map(|topic| topic.id).collect();
-        for id in led {
-            self.change(id, |topic| {
-                for partition in &mut topic.partitions {
-                    if partition.leader == node_id {
-                        partition.leader_epoch += 1;
-                    }
-                }
-            });
-        }
-    }
 }
 
 #[cfg(test)]
@@ -323,12 +411,7 @@ mod tests {
     use super::*;
 
     fn partition(leader: i32) -> PartitionImage {
-        PartitionImage {
-            leader,
-            leader_epoch: 0,
-            replicas: vec![leader],
-            isr: vec![leader],
-        }
+        PartitionImage::new(vec![leader])
     }
 
     fn created(name: &str, id: u8, leaders: &[i32]) -> MetadataRecord {
@@ -365,24 +448,48 @@ mod tests {
     }
 
     #[test]
-    fn a_start_bumps_the_epochs_of_what_the_broker_leads() {
+    fn partitions_change_whole_and_others_are_shared() {
         let mut image = MetadataImage::empty("c", 1);
         image.apply(&created("a", 1, &[1, 2, 1]));
         image.apply(&created("b", 2, &[2]));
         let before = image.topic("b").unwrap().clone();
-        image.apply(&MetadataRecord::BrokerStarted {
-            node_id: 1,
-            host: "h".to_string(),
-            port: 9,
-            rack: None,
-        });
-        let epochs = |name: &str| -> Vec<i32> {
-            let topic = image.topic(name).unwrap();
-            topic.partitions.iter().map(|p| p.leader_epoch).collect()
+        let moved = PartitionImage {
+            leader_epoch: 1,
+            ..partition(3)
         };
-        assert_eq!(epochs("a"), [1, 0, 1]);
+        image.apply(&MetadataRecord::PartitionsChanged {
+            topic: Uuid([1; 16]),
+            partitions: vec![(2, moved.clone())],
+        });
+        let topic = image.topic("a").unwrap();
+        assert_eq!(topic.partitions, [partition(1), partition(2), moved]);
         assert!(Arc::ptr_eq(&before, image.topic("b").unwrap()));
-        assert_eq!(image.brokers()[&1].port, 9);
+    }
+
+    #[test]
+    fn brokers_register_change_and_leave_their_directory_behind() {
+        let mut image = MetadataImage::empty("c", 1);
+        let broker = BrokerImage {
+            epoch: 7,
+            directory_id: Uuid([3; 16]),
+            is_fenced: true,
+            ..BrokerImage::default()
+        };
+        image.apply(&MetadataRecord::BrokerRegistered { node_id: 4, broker });
+        assert!(!image.is_active(4));
+        image.apply(&MetadataRecord::BrokerChanged {
+            node_id: 4,
+            is_fenced: false,
+            in_controlled_shutdown: false,
+        });
+        assert!(image.is_active(4) && !image.is_active(5));
+        image.apply(&MetadataRecord::BrokerUnregistered {
+            node_id: 4,
+            directory_id: Uuid([3; 16]),
+        });
+        assert!(image.brokers().is_empty());
+        assert_eq!(image.departed()[&4], Uuid([3; 16]));
+        assert_eq!(image.last_broker_epoch(), 7);
     }
 
     #[test]

@@ -12,10 +12,14 @@
 //! images that applied the same records are equal. There is no I/O, no clock and no randomness here:
 //! new ids are given to the controller.
 
+mod broker_commands;
 mod config_commands;
 pub mod controller;
 pub mod controller_error;
+mod draft;
 pub mod image;
+mod partition_change;
 pub mod record;
+mod record_fields;
 mod topic_commands;
 pub mod topic_name;

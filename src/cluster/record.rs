@@ -15,15 +15,30 @@
 //!                           id, 16 bytes, of a broker its node id, 4 bytes; name text; value option
 //!                           of text
 //!   5 ProducerIdsAllocated  next id 8 bytes
-//!   6 BrokerStarted         node id 4 bytes, host text, port 2 bytes, rack option of text
-//! partition:   leader 4 bytes, leader epoch 4 bytes, replicas list of 4 bytes, in-sync replicas
-//!              list of 4 bytes
+//!   6 BrokerRegistered      node id 4 bytes, broker
+//!   7 BrokerChanged         node id 4 bytes, flags 1 byte as of a broker
+//!   8 BrokerUnregistered    node id 4 bytes, directory id 16 bytes
+//!   9 PartitionsChanged     topic id 16 bytes, list of (number 4 bytes, partition)
+//!  10 BrokerEpochsGiven     last epoch 8 bytes
+//!  11 ClusterVersionChanged version 2 bytes
+//! partition:   leader 4 bytes, leader epoch 4 bytes, partition epoch 4 bytes, replicas list of 4
+//!              bytes, in-sync replicas list of 4 bytes, flags 1 byte: 1 recovering, 2 the four lists
+//!              that follow; those are, each of 4 bytes: eligible, last known eligible, adding,
+//!              removing replicas
+//! broker:      host text, port 2 bytes, inter-broker option of (host text, port 2 bytes), rack
+//!              option of text, epoch 8 bytes, incarnation 16 bytes, directory id 16 bytes, cores 2
+//!              bytes, newest cluster version 2 bytes, flags 1 byte: 1 fenced, 2 in controlled
+//!              shutdown
 //! option:      1 byte, 0 for none or 1; the value if 1
 //! ```
 
 use std::collections::BTreeMap;
 
-use super::image::{MetadataImage, PartitionImage};
+use super::image::{BrokerImage, CLUSTER_VERSION_MIN, MetadataImage, PartitionImage};
+use super::record_fields::{
+    broker, broker_flags, flags, numbered_partitions, partitions, put_broker,
+    put_numbered_partitions, put_partitions,
+};
 use crate::log::bytes::{Fields, Malformed, put_count, put_text};
 use crate::wire::codec::Uuid;
 
@@ -31,8 +46,7 @@ use crate::wire::codec::Uuid;
 pub const TEXT_BYTES_MAX: usize = i16::MAX as usize;
 
 const LAYOUT_VERSION: u8 = 0;
-/// Fewest bytes of a partition, and of a setting.
-const PARTITION_BYTES_MIN: usize = 16;
+/// Fewest bytes of a setting.
 const CONFIG_BYTES_MIN: usize = 4;
 
 /// What a dynamic setting belongs to.
@@ -86,16 +100,45 @@ pub enum MetadataRecord {
         /// The first that was not.
         next: i64,
     },
-    /// A broker started: the epoch of every partition it leads grows by one.
-    BrokerStarted {
+    /// A broker registered, or registered again.
+    BrokerRegistered {
         /// Which broker.
         node_id: i32,
-        /// Where clients reach it.
-        host: String,
-        /// The port there.
-        port: u16,
-        /// Its rack, if it has one.
-        rack: Option<String>,
+        /// What it said of itself; fenced, when it was just decided.
+        broker: BrokerImage,
+    },
+    /// A broker was fenced, unfenced, or begins to stop.
+    BrokerChanged {
+        /// Which broker.
+        node_id: i32,
+        /// Whether it is fenced now.
+        is_fenced: bool,
+        /// Whether it is about to stop.
+        in_controlled_shutdown: bool,
+    },
+    /// A broker is no part of the cluster any more.
+    BrokerUnregistered {
+        /// Which broker.
+        node_id: i32,
+        /// Its first data directory.
+        directory_id: Uuid,
+    },
+    /// Partitions of a topic changed.
+    PartitionsChanged {
+        /// Which topic.
+        topic: Uuid,
+        /// Which partitions, by number, and what they are now.
+        partitions: Vec<(i32, PartitionImage)>,
+    },
+    /// Broker epochs up to `last` were given out.
+    BrokerEpochsGiven {
+        /// The largest.
+        last: i64,
+    },
+    /// The brokers agreed on another cluster version.
+    ClusterVersionChanged {
+        /// Which.
+        version: u16,
     },
 }
 
@@ -139,16 +182,34 @@ impl MetadataRecord {
             MetadataRecord::ProducerIdsAllocated { next } => {
                 into.extend_from_slice(&next.to_le_bytes());
             }
-            MetadataRecord::BrokerStarted {
+            MetadataRecord::BrokerRegistered { node_id, broker } => {
+                into.extend_from_slice(&node_id.to_le_bytes());
+                put_broker(into, broker);
+            }
+            MetadataRecord::BrokerChanged {
                 node_id,
-                host,
-                port,
-                rack,
+                is_fenced,
+                in_controlled_shutdown,
             } => {
                 into.extend_from_slice(&node_id.to_le_bytes());
-                put_text(into, host);
-                into.extend_from_slice(&port.to_le_bytes());
-                put_option(into, rack.as_deref());
+                into.push(broker_flags(*is_fenced, *in_controlled_shutdown));
+            }
+            MetadataRecord::BrokerUnregistered {
+                node_id,
+                directory_id,
+            } => {
+                into.extend_from_slice(&node_id.to_le_bytes());
+                into.extend_from_slice(&directory_id.0);
+            }
+            MetadataRecord::PartitionsChanged { topic, partitions } => {
+                into.extend_from_slice(&topic.0);
+                put_numbered_partitions(into, partitions);
+            }
+            MetadataRecord::BrokerEpochsGiven { last } => {
+                into.extend_from_slice(&last.to_le_bytes());
+            }
+            MetadataRecord::ClusterVersionChanged { version } => {
+                into.extend_from_slice(&version.to_le_bytes());
             }
         }
     }
@@ -160,7 +221,12 @@ impl MetadataRecord {
             MetadataRecord::TopicDeleted { .. } => 3,
             MetadataRecord::ConfigChanged { .. } => 4,
             MetadataRecord::ProducerIdsAllocated { .. } => 5,
-            MetadataRecord::BrokerStarted { .. } => 6,
+            MetadataRecord::BrokerRegistered { .. } => 6,
+            MetadataRecord::BrokerChanged { .. } => 7,
+            MetadataRecord::BrokerUnregistered { .. } => 8,
+            MetadataRecord::PartitionsChanged { .. } => 9,
+            MetadataRecord::BrokerEpochsGiven { .. } => 10,
+            MetadataRecord::ClusterVersionChanged { .. } => 11,
         }
     }
 
@@ -197,12 +263,7 @@ impl MetadataRecord {
             5 => MetadataRecord::ProducerIdsAllocated {
                 next: fields.i64()?,
             },
-            6 => MetadataRecord::BrokerStarted {
-                node_id: fields.i32()?,
-                host: fields.text()?.to_string(),
-                port: u16::from_le_bytes(fields.array()?),
-                rack: option(&mut fields)?,
-            },
+            6..=11 => cluster_record(type_byte, &mut fields)?,
             _ => return Err(Malformed(0)),
         };
         match fields.remaining() {
@@ -212,18 +273,37 @@ impl MetadataRecord {
     }
 }
 
-fn put_partitions(into: &mut Vec<u8>, partitions: &[PartitionImage]) {
-    put_count(into, partitions.len());
-    for partition in partitions {
-        into.extend_from_slice(&partition.leader.to_le_bytes());
-        into.extend_from_slice(&partition.leader_epoch.to_le_bytes());
-        for nodes in [&partition.replicas, &partition.isr] {
-            put_count(into, nodes.len());
-            for node in nodes {
-                into.extend_from_slice(&node.to_le_bytes());
+/// Records about brokers, and about partitions of topics that are there.
+fn cluster_record(type_byte: u8, fields: &mut Fields<'_>) -> Result<MetadataRecord, Malformed> {
+    Ok(match type_byte {
+        6 => MetadataRecord::BrokerRegistered {
+            node_id: fields.i32()?,
+            broker: broker(fields)?,
+        },
+        7 => {
+            let node_id = fields.i32()?;
+            let (is_fenced, in_controlled_shutdown) = flags(fields)?;
+            MetadataRecord::BrokerChanged {
+                node_id,
+                is_fenced,
+                in_controlled_shutdown,
             }
         }
-    }
+        8 => MetadataRecord::BrokerUnregistered {
+            node_id: fields.i32()?,
+            directory_id: Uuid(fields.array()?),
+        },
+        9 => MetadataRecord::PartitionsChanged {
+            topic: Uuid(fields.array()?),
+            partitions: numbered_partitions(fields)?,
+        },
+        10 => MetadataRecord::BrokerEpochsGiven {
+            last: fields.i64()?,
+        },
+        _ => MetadataRecord::ClusterVersionChanged {
+            version: u16::from_le_bytes(fields.array()?),
+        },
+    })
 }
 
 fn put_target(into: &mut Vec<u8>, target: ConfigTarget) {
@@ -240,29 +320,11 @@ fn put_target(into: &mut Vec<u8>, target: ConfigTarget) {
     }
 }
 
-fn put_option(into: &mut Vec<u8>, text: Option<&str>) {
+pub(super) fn put_option(into: &mut Vec<u8>, text: Option<&str>) {
     into.push(u8::from(text.is_some()));
     if let Some(text) = text {
         put_text(into, text);
     }
-}
-
-fn partitions(fields: &mut Fields<'_>) -> Result<Vec<PartitionImage>, Malformed> {
-    let count = fields.count(PARTITION_BYTES_MIN)?;
-    let partition = |fields: &mut Fields<'_>| {
-        Ok(PartitionImage {
-            leader: fields.i32()?,
-            leader_epoch: fields.i32()?,
-            replicas: nodes(fields)?,
-            isr: nodes(fields)?,
-        })
-    };
-    (0..count).map(|_| partition(fields)).collect()
-}
-
-fn nodes(fields: &mut Fields<'_>) -> Result<Vec<i32>, Malformed> {
-    let count = fields.count(4)?;
-    (0..count).map(|_| fields.i32()).collect()
 }
 
 fn configs(fields: &mut Fields<'_>) -> Result<BTreeMap<String, String>, Malformed> {
@@ -283,7 +345,7 @@ fn target(fields: &mut Fields<'_>) -> Result<ConfigTarget, Malformed> {
     }
 }
 
-fn option(fields: &mut Fields<'_>) -> Result<Option<String>, Malformed> {
+pub(super) fn option(fields: &mut Fields<'_>) -> Result<Option<String>, Malformed> {
     match fields.u8()? {
         0 => Ok(None),
         1 => Ok(Some(fields.text()?.to_string())),
@@ -295,14 +357,25 @@ fn option(fields: &mut Fields<'_>) -> Result<Option<String>, Malformed> {
 #[must_use]
 pub fn snapshot(image: &MetadataImage) -> Vec<MetadataRecord> {
     let mut records = Vec::new();
-    // Brokers first: what they lead is not there yet, so no epoch moves.
     for (node_id, broker) in image.brokers() {
-        records.push(MetadataRecord::BrokerStarted {
+        records.push(MetadataRecord::BrokerRegistered {
             node_id: *node_id,
-            host: broker.host.clone(),
-            port: broker.port,
-            rack: broker.rack.clone(),
+            broker: broker.clone(),
         });
+    }
+    for (node_id, directory_id) in image.departed() {
+        records.push(MetadataRecord::BrokerUnregistered {
+            node_id: *node_id,
+            directory_id: *directory_id,
+        });
+    }
+    if image.last_broker_epoch() != 0 {
+        let last = image.last_broker_epoch();
+        records.push(MetadataRecord::BrokerEpochsGiven { last });
+    }
+    if image.cluster_version() != CLUSTER_VERSION_MIN {
+        let version = image.cluster_version();
+        records.push(MetadataRecord::ClusterVersionChanged { version });
     }
     let mut changed = |target, configs: &BTreeMap<String, String>| {
         for (name, value) in configs {
@@ -342,8 +415,37 @@ mod tests {
         PartitionImage {
             leader: 1,
             leader_epoch: 2,
+            partition_epoch: 5,
             replicas: vec![1, 3],
             isr: vec![1],
+            ..PartitionImage::default()
+        }
+    }
+
+    fn moving_partition() -> PartitionImage {
+        PartitionImage {
+            elr: vec![3],
+            last_known_elr: vec![4],
+            adding_replicas: vec![5],
+            removing_replicas: vec![6],
+            recovering: true,
+            ..partition()
+        }
+    }
+
+    fn broker() -> BrokerImage {
+        BrokerImage {
+            host: "h".to_string(),
+            port: 9092,
+            inter_broker: Some(("i".to_string(), 9093)),
+            rack: Some("r".to_string()),
+            epoch: 4,
+            incarnation: Uuid([8; 16]),
+            directory_id: Uuid([9; 16]),
+            cores: 2,
+            cluster_version_max: 3,
+            is_fenced: true,
+            in_controlled_shutdown: false,
         }
     }
 
@@ -370,12 +472,25 @@ mod tests {
             changed(ConfigTarget::BrokerDefault, None),
             changed(ConfigTarget::Broker(-5), Some("")),
             MetadataRecord::ProducerIdsAllocated { next: 0x1122 },
-            MetadataRecord::BrokerStarted {
+            MetadataRecord::BrokerRegistered {
                 node_id: 1,
-                host: "h".to_string(),
-                port: 9092,
-                rack: Some("r".to_string()),
+                broker: broker(),
             },
+            MetadataRecord::BrokerChanged {
+                node_id: 1,
+                is_fenced: false,
+                in_controlled_shutdown: true,
+            },
+            MetadataRecord::BrokerUnregistered {
+                node_id: 2,
+                directory_id: Uuid([5; 16]),
+            },
+            MetadataRecord::PartitionsChanged {
+                topic: id,
+                partitions: vec![(1, moving_partition())],
+            },
+            MetadataRecord::BrokerEpochsGiven { last: 0x33 },
+            MetadataRecord::ClusterVersionChanged { version: 2 },
             MetadataRecord::TopicDeleted { topic: id },
         ]
     }
@@ -388,8 +503,12 @@ mod tests {
 
     #[test]
     fn the_bytes_are_those_of_the_table() {
-        let partition = "0100000002000000020000000100000003000000\
-                         0100000001000000";
+        let fixed = "0100000002000000050000000200000001000000030000000100000001000000";
+        let partition = format!("{fixed}00");
+        let moving = format!(
+            "{fixed}03 0100000003000000 0100000004000000 0100000005000000 0100000006000000"
+        );
+        let (eight, nine, five) = ("08".repeat(16), "09".repeat(16), "05".repeat(16));
         let id = "07".repeat(16);
         let expected = [
             format!("0100{id}02006162 01000000{partition} 0100000001006b010076"),
@@ -398,7 +517,15 @@ mod tests {
             "0400 01 01006e 00".to_string(),
             "0400 02fbffffff 01006e 01 0000".to_string(),
             "0500 2211000000000000".to_string(),
-            "0600 01000000 010068 8423 01 010072".to_string(),
+            format!(
+                "0600 01000000 010068 8423 01 010069 8523 01 010072 0400000000000000 {eight}{nine} \
+                 0200 0300 01"
+            ),
+            "0700 01000000 02".to_string(),
+            format!("0800 02000000 {five}"),
+            format!("0900{id} 01000000 01000000 {moving}"),
+            "0a00 3300000000000000".to_string(),
+            "0b00 0200".to_string(),
             format!("0300{id}"),
         ];
         for (record, expected) in samples().iter().zip(expected) {
@@ -421,7 +548,7 @@ mod tests {
             let longer = [&bytes[..], &[0]].concat();
             assert_eq!(MetadataRecord::decode(&longer), Err(Malformed(bytes.len())));
         }
-        for unknown in [[0, 0], [7, 0], [3, 1]] {
+        for unknown in [[0, 0], [12, 0], [3, 1]] {
             assert!(MetadataRecord::decode(&unknown).is_err());
         }
     }
@@ -431,14 +558,12 @@ mod tests {
         let mut image = MetadataImage::empty("c", 1);
         let mut records = samples();
         records.truncate(records.len() - 1);
-        // A second topic, and a start after topics exist: epochs must come along.
         records.push(MetadataRecord::TopicCreated {
             name: "x".to_string(),
             id: Uuid([9; 16]),
             partitions: vec![partition(); 3],
             configs: BTreeMap::new(),
         });
-        records.push(records[6].clone());
         for record in &records {
             image.apply(record);
         }
@@ -449,13 +574,15 @@ mod tests {
         assert_ne!(copy.version(), image.version());
         assert_eq!(snapshot(&copy), snapshot(&image));
         assert_eq!(copy.topic("x"), image.topic("x"));
-        assert_eq!(copy.topic("x").unwrap().partitions[0].leader_epoch, 3);
+        assert_eq!(copy.topic("ab").unwrap().partitions[1], moving_partition());
+        assert_eq!(copy.last_broker_epoch(), 0x33);
+        assert_eq!((copy.departed().len(), copy.cluster_version()), (1, 2));
         assert_eq!(copy.partition_count(), image.partition_count());
     }
 
     proptest! {
         #[test]
-        fn any_bytes_are_refused_or_read_back(bytes in proptest::collection::vec(any::<u8>(), 0..80), kind in 0_u8..8) {
+        fn any_bytes_are_refused_or_read_back(bytes in proptest::collection::vec(any::<u8>(), 0..80), kind in 0_u8..12) {
             let bytes = [&[kind, 0], &bytes[..]].concat();
             if let Ok(record) = MetadataRecord::decode(&bytes) {
                 prop_assert_eq!(MetadataRecord::decode(&self::bytes(&record)), Ok(record));

@@ -242,15 +242,6 @@ fn broker_ids(image: &MetadataImage) -> Vec<i32> {
     }
 }
 
-fn new_partition(replicas: Vec<i32>) -> PartitionImage {
-    PartitionImage {
-        leader: replicas[0],
-        leader_epoch: 0,
-        isr: replicas.clone(),
-        replicas,
-    }
-}
-
 fn automatic(
     image: &MetadataImage,
     config: &BrokerConfig,
@@ -298,7 +289,7 @@ fn place(
     }
     let replica = |at: usize| brokers[at % brokers.len()];
     let partitions = (first..first + count)
-        .map(|number| new_partition((number..number + factor).map(replica).collect()));
+        .map(|number| PartitionImage::new((number..number + factor).map(replica).collect()));
     Ok(partitions.collect())
 }
 
@@ -325,7 +316,7 @@ fn manual(
         check_assignment(image, replicas, factor)?;
         factor = Some(replicas.len());
         if partitions
-            .insert(*number, new_partition(replicas.clone()))
+            .insert(*number, PartitionImage::new(replicas.clone()))
             .is_some()
         {
             return Err(ControllerError::InvalidReplicaAssignment(format!(
@@ -450,7 +441,11 @@ fn more_partitions(
     for replicas in assignments {
         check_assignment(image, replicas, Some(factor))?;
     }
-    let partitions = assignments.iter().cloned().map(new_partition).collect();
+    let partitions = assignments
+        .iter()
+        .cloned()
+        .map(PartitionImage::new)
+        .collect();
     Ok((topic.id, partitions))
 }
 
@@ -519,6 +514,7 @@ fn find<'a>(
 #[cfg(test)]
 mod tests {
     use super::super::controller::{Command, decide};
+    use super::super::image::BrokerImage;
     use super::*;
     use ControllerError as E;
 
@@ -540,11 +536,9 @@ mod tests {
         fn with_brokers(brokers: &[i32]) -> World {
             let mut world = World::new();
             for broker in brokers {
-                world.image.apply(&MetadataRecord::BrokerStarted {
+                world.image.apply(&MetadataRecord::BrokerRegistered {
                     node_id: *broker,
-                    host: "h".to_string(),
-                    port: 1,
-                    rack: None,
+                    broker: BrokerImage::default(),
                 });
             }
             world
