@@ -11,9 +11,9 @@
 //!                           value text)
 //!   2 PartitionsAdded       topic id 16 bytes, partitions list; they follow those that are there
 //!   3 TopicDeleted          topic id 16 bytes
-//!   4 ConfigChanged         target 1 byte: 0 topic, 1 all brokers, 2 a broker; then of a topic its
-//!                           id, 16 bytes, of a broker its node id, 4 bytes; name text; value option
-//!                           of text
+//!   4 ConfigChanged         target 1 byte: 0 topic, 1 all brokers, 2 a broker, 3 a group; then of a
+//!                           topic its id, 16 bytes, of a broker its node id, 4 bytes, of a group
+//!                           its name, text; name text; value option of text
 //!   5 ProducerIdsAllocated  next id 8 bytes
 //!   6 BrokerStarted         node id 4 bytes, host text, port 2 bytes, rack option of text
 //! partition:   leader 4 bytes, leader epoch 4 bytes, replicas list of 4 bytes, in-sync replicas
@@ -36,7 +36,7 @@ const PARTITION_BYTES_MIN: usize = 16;
 const CONFIG_BYTES_MIN: usize = 4;
 
 /// What a dynamic setting belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ConfigTarget {
     /// A topic.
     Topic(Uuid),
@@ -44,6 +44,8 @@ pub enum ConfigTarget {
     BrokerDefault,
     /// One broker.
     Broker(i32),
+    /// A group, by name; it need not be there.
+    Group(String),
 }
 
 /// One change of the metadata.
@@ -132,7 +134,7 @@ impl MetadataRecord {
                 name,
                 value,
             } => {
-                put_target(into, *target);
+                put_target(into, target);
                 put_text(into, name);
                 put_option(into, value.as_deref());
             }
@@ -226,7 +228,7 @@ fn put_partitions(into: &mut Vec<u8>, partitions: &[PartitionImage]) {
     }
 }
 
-fn put_target(into: &mut Vec<u8>, target: ConfigTarget) {
+fn put_target(into: &mut Vec<u8>, target: &ConfigTarget) {
     match target {
         ConfigTarget::Topic(id) => {
             into.push(0);
@@ -236,6 +238,10 @@ fn put_target(into: &mut Vec<u8>, target: ConfigTarget) {
         ConfigTarget::Broker(node_id) => {
             into.push(2);
             into.extend_from_slice(&node_id.to_le_bytes());
+        }
+        ConfigTarget::Group(name) => {
+            into.push(3);
+            put_text(into, name);
         }
     }
 }
@@ -279,6 +285,7 @@ fn target(fields: &mut Fields<'_>) -> Result<ConfigTarget, Malformed> {
         0 => Ok(ConfigTarget::Topic(Uuid(fields.array()?))),
         1 => Ok(ConfigTarget::BrokerDefault),
         2 => Ok(ConfigTarget::Broker(fields.i32()?)),
+        3 => Ok(ConfigTarget::Group(fields.text()?.to_string())),
         _ => Err(Malformed(2)),
     }
 }
@@ -304,10 +311,10 @@ pub fn snapshot(image: &MetadataImage) -> Vec<MetadataRecord> {
             rack: broker.rack.clone(),
         });
     }
-    let mut changed = |target, configs: &BTreeMap<String, String>| {
+    let mut changed = |target: ConfigTarget, configs: &BTreeMap<String, String>| {
         for (name, value) in configs {
             records.push(MetadataRecord::ConfigChanged {
-                target,
+                target: target.clone(),
                 name: name.clone(),
                 value: Some(value.clone()),
             });
@@ -316,6 +323,9 @@ pub fn snapshot(image: &MetadataImage) -> Vec<MetadataRecord> {
     changed(ConfigTarget::BrokerDefault, image.default_configs());
     for (node_id, configs) in image.all_broker_configs() {
         changed(ConfigTarget::Broker(node_id), configs);
+    }
+    for (group, configs) in image.all_group_configs() {
+        changed(ConfigTarget::Group(group.to_string()), configs);
     }
     for topic in image.topics() {
         records.push(MetadataRecord::TopicCreated {
@@ -369,6 +379,7 @@ mod tests {
             changed(ConfigTarget::Topic(id), Some("v")),
             changed(ConfigTarget::BrokerDefault, None),
             changed(ConfigTarget::Broker(-5), Some("")),
+            changed(ConfigTarget::Group("g".to_string()), Some("v")),
             MetadataRecord::ProducerIdsAllocated { next: 0x1122 },
             MetadataRecord::BrokerStarted {
                 node_id: 1,
@@ -397,6 +408,7 @@ mod tests {
             format!("040000{id} 01006e 01 010076"),
             "0400 01 01006e 00".to_string(),
             "0400 02fbffffff 01006e 01 0000".to_string(),
+            "0400 03010067 01006e 01 010076".to_string(),
             "0500 2211000000000000".to_string(),
             "0600 01000000 010068 8423 01 010072".to_string(),
             format!("0300{id}"),
@@ -438,7 +450,9 @@ mod tests {
             partitions: vec![partition(); 3],
             configs: BTreeMap::new(),
         });
-        records.push(records[6].clone());
+        let is_start = |record: &&MetadataRecord| record.type_byte() == 6;
+        let start = records.iter().find(is_start).cloned();
+        records.extend(start);
         for record in &records {
             image.apply(record);
         }
