@@ -1,6 +1,6 @@
 //! Every knob once: name, unit, default, bounds, dynamic or not, and one line of what it does.
 //!
-//! * **Owns** the tables of broker and topic settings, their parsing from every source, and the
+//! * **Owns** the tables of the settings of brokers, topics and groups, their parsing from every source, and the
 //!   limits derived from them.
 //! * **How many**: one [`broker::BrokerConfig`] per process, shared unchanged by all cores; one
 //!   [`topic::TopicConfig`] per topic, made anew when an override or a dynamic default changes.
@@ -16,6 +16,7 @@ pub mod coordinators;
 pub mod derived;
 pub mod describe;
 pub mod disk_profile;
+pub mod group;
 mod kafka_refusals;
 pub mod kind;
 pub mod knob;

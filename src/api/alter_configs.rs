@@ -1,8 +1,8 @@
 //! AlterConfigs, versions 0 to 2 (KIP-133), and IncrementalAlterConfigs, versions 0 and 1 (KIP-339).
 //!
-//! The first replaces all settings of a resource, the second changes them one by one. Topics (2) and
-//! brokers (4, an empty name for all of them) have settings; other resources are INVALID_REQUEST, as
-//! is a resource or a name that comes twice.
+//! The first replaces all settings of a resource, the second changes them one by one. Topics (2),
+//! brokers (4, an empty name for all of them) and groups (32, whether they exist or not) have settings;
+//! other resources are INVALID_REQUEST, as is a resource or a name that comes twice.
 
 use std::borrow::Cow;
 use std::rc::Rc;
@@ -21,6 +21,8 @@ use crate::wire::messages::{alter_configs, incremental_alter_configs};
 pub(super) const TOPIC: i8 = 2;
 /// See [`TOPIC`].
 pub(super) const BROKER: i8 = 4;
+/// See [`TOPIC`].
+pub(super) const GROUP: i8 = 32;
 
 /// A resource of the answer: type, name, and what was wrong.
 struct Answer {
@@ -153,6 +155,7 @@ fn resource_of(
         _ if index >= most => Err(too_many(most)),
         TOPIC => Ok(ConfigResource::Topic(name.to_string())),
         BROKER => Ok(ConfigResource::Broker(name.to_string())),
+        GROUP => Ok(ConfigResource::Group(name.to_string())),
         _ => {
             let message = format!("Unknown resource type {resource_type}");
             Err((ErrorCode::InvalidRequest, message))

@@ -2,20 +2,22 @@
 //! documentation from 3).
 //!
 //! A topic (2) has all its settings, a broker (4) by its node id too; the empty broker name has the
-//! dynamic defaults alone. Names that are not settings are left out; no names, or an empty list, are
-//! all. Loggers (8), client metrics (16) and groups (32) have no settings here; other types are
-//! INVALID_REQUEST.
+//! dynamic defaults alone. A group (32) has settings whether it exists or not. Names that are not
+//! settings are left out; no names, or an empty list, are all. Loggers (8) and client metrics (16) have
+//! no settings here; other types are INVALID_REQUEST.
 
 use std::borrow::Cow;
 use std::rc::Rc;
 
-use super::alter_configs::{BROKER, TOPIC};
+use super::alter_configs::{BROKER, GROUP, TOPIC};
 use super::call::{Call, Handled};
 use super::dispatch::Api;
 use crate::cluster::image::MetadataImage;
 use crate::cluster::topic_name;
 use crate::config::broker::BrokerConfig;
-use crate::config::describe::{ConfigEntry, ConfigSource, describe_broker, describe_topic};
+use crate::config::describe::{
+    ConfigEntry, ConfigSource, describe_broker, describe_group, describe_topic,
+};
 use crate::wire::error_code::ErrorCode;
 use crate::wire::messages::describe_configs::{
     DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResourceResult,
@@ -23,7 +25,9 @@ use crate::wire::messages::describe_configs::{
 };
 
 /// Resource types that exist and have no settings here.
-const WITHOUT_SETTINGS: [i8; 3] = [8, 16, 32];
+pub(super) const BROKER_LOGGER: i8 = 8;
+/// See [`BROKER_LOGGER`].
+pub(super) const CLIENT_METRICS: i8 = 16;
 
 /// Answers a DescribeConfigs.
 pub(super) async fn handle(api: Rc<Api>, call: Call) -> Handled {
@@ -80,7 +84,12 @@ fn entries(
             }
             Ok(_) => describe_broker(config),
         },
-        other if WITHOUT_SETTINGS.contains(&other) => Vec::new(),
+        GROUP if name.is_empty() => return invalid("Group name must not be empty".to_string()),
+        GROUP => {
+            let own = image.group_configs(name).cloned().unwrap_or_default();
+            describe_group(&own, config)
+        }
+        BROKER_LOGGER | CLIENT_METRICS => Vec::new(),
         other => return invalid(format!("Unsupported resource type {other}")),
     };
     let keys = resource.configuration_keys.as_deref().unwrap_or_default();
@@ -224,7 +233,7 @@ mod tests {
 
     #[test]
     fn other_types_are_empty_or_invalid() {
-        for empty in WITHOUT_SETTINGS {
+        for empty in [BROKER_LOGGER, CLIENT_METRICS] {
             assert_eq!(described(empty, "1", None), Ok(Vec::new()));
         }
         for invalid in [0, 1, 3, 77] {

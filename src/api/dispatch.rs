@@ -11,8 +11,9 @@ use super::{
     alter_configs, api_versions, create_partitions, create_topics, delete_records, delete_topics,
     describe_cluster, describe_configs, describe_log_dirs, describe_producers,
     describe_topic_partitions, fetch, find_coordinator, group_admin, group_member,
-    init_producer_id, list_offsets, metadata, offset_fetch, offset_for_leader_epoch, produce,
-    transaction_admin, transaction_client, txn_offset_commit, write_txn_markers,
+    init_producer_id, list_config_resources, list_offsets, metadata, offset_fetch,
+    offset_for_leader_epoch, produce, transaction_admin, transaction_client, txn_offset_commit,
+    write_txn_markers,
 };
 use crate::net::close_reason::CloseReason;
 use crate::net::frame::Frame;
@@ -133,6 +134,9 @@ const SERVED: &[(ApiKey, Start)] = &[
     }),
     (ApiKey::ConsumerGroupDescribe, |api, call| {
         later(group_admin::describe_consumer, api, call)
+    }),
+    (ApiKey::ListConfigResources, |api, call| {
+        later(list_config_resources::handle, api, call)
     }),
     (ApiKey::DescribeTopicPartitions, |api, call| {
         later(describe_topic_partitions::handle, api, call)

@@ -38,6 +38,7 @@ mod find_coordinator;
 mod group_admin;
 mod group_member;
 mod init_producer_id;
+mod list_config_resources;
 mod list_offsets;
 mod metadata;
 mod offset_fetch;

@@ -1,4 +1,4 @@
-//! `percolog config`: configs of topics and brokers, under Kafka's names.
+//! `percolog config`: configs of topics, brokers and groups, under Kafka's names.
 
 use serde_json::json;
 
@@ -16,6 +16,7 @@ use super::output::{self, OutputFormat, Table};
 /// Resource types on the wire.
 const TOPIC: i8 = 2;
 const BROKER: i8 = 4;
+const GROUP: i8 = 32;
 /// Operations of an incremental change.
 const SET: i8 = 0;
 const DELETE: i8 = 1;
@@ -30,6 +31,8 @@ pub(crate) enum ResourceKind {
     Topic,
     /// A broker, by node id; "default" for all brokers
     Broker,
+    /// A consumer group, by name; it need not be there yet
+    Group,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -73,7 +76,7 @@ pub(crate) struct ResourceArguments {
     /// What it is about
     #[arg(value_enum)]
     kind: ResourceKind,
-    /// Topic name, or node id of a broker ("default" for all)
+    /// Name of a topic or group, or node id of a broker ("default" for all)
     name: String,
 }
 
@@ -101,6 +104,11 @@ impl Resource {
         let name = arguments.name.as_str();
         match (arguments.kind, name) {
             (ResourceKind::Topic, name) => Ok(Resource::topic(name)),
+            (ResourceKind::Group, name) => Ok(Resource {
+                kind: ResourceKind::Group,
+                name: name.to_owned(),
+                node: None,
+            }),
             (kind, "default") => Ok(Resource {
                 kind,
                 name: String::new(),
@@ -123,12 +131,14 @@ impl Resource {
         match self.kind {
             ResourceKind::Topic => TOPIC,
             ResourceKind::Broker => BROKER,
+            ResourceKind::Group => GROUP,
         }
     }
 
     fn subject(&self) -> String {
         match (self.kind, self.name.as_str()) {
             (ResourceKind::Topic, name) => format!("topic {name}"),
+            (ResourceKind::Group, name) => format!("group {name}"),
             (ResourceKind::Broker, "") => "all brokers".to_owned(),
             (ResourceKind::Broker, id) => format!("broker {id}"),
         }
@@ -413,5 +423,7 @@ mod tests {
         }
         let topic = resource(ResourceKind::Topic, "default").expect("a topic");
         assert_eq!(topic, Resource::topic("default"));
+        let group = resource(ResourceKind::Group, "default").expect("a group");
+        assert_eq!((group.name.as_str(), group.node), ("default", None));
     }
 }

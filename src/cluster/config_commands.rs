@@ -1,4 +1,4 @@
-//! Changing the settings of topics and brokers: Kafka's rules (`ConfigurationControlManager`,
+//! Changing the settings of topics, brokers and groups: Kafka's rules (`ConfigurationControlManager`,
 //! `ConfigAdminManager`).
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,12 +11,15 @@ use super::image::MetadataImage;
 use super::record::{ConfigTarget, MetadataRecord, TEXT_BYTES_MAX};
 use super::topic_commands::check_overrides;
 use crate::config::broker::BrokerConfig;
-use crate::config::describe::{ConfigEntry, describe_broker, describe_topic};
+use crate::config::describe::{ConfigEntry, describe_broker, describe_group, describe_topic};
+use crate::config::group;
 use crate::config::kind::KafkaType;
 use crate::config::topic::TopicConfig;
 
 /// Dynamic settings that one broker, or all of them together, can have.
 const BROKER_CONFIGS_MAX: usize = 1000;
+/// Groups that can have settings of their own; such a group need not exist.
+const GROUPS_WITH_CONFIGS_MAX: usize = 10_000;
 
 type Configs = BTreeMap<String, String>;
 
@@ -28,6 +31,7 @@ struct Standing<'a> {
     /// As decided so far: one command may change the defaults and a broker's own.
     defaults: Configs,
     brokers: BTreeMap<i32, Configs>,
+    groups_with_configs: usize,
 }
 
 /// Changes settings one by one.
@@ -42,7 +46,7 @@ pub(super) fn alter(
     let results = alterations.iter().map(|alteration| {
         check_once(&alteration.resource, &twice)?;
         let (target, old) = standing.find(&alteration.resource)?;
-        let new = changed(&standing, target, &old, alteration)?;
+        let new = changed(&standing, &target, &old, alteration)?;
         standing.settle(target, &old, new)
     });
     let reply = CommandReply::ConfigsAltered(results.collect());
@@ -122,7 +126,7 @@ fn check_no_nulls<'a>(names: impl Iterator<Item = &'a str>) -> Result<(), Contro
 /// The settings after the alteration.
 fn changed(
     standing: &Standing<'_>,
-    target: ConfigTarget,
+    target: &ConfigTarget,
     old: &Configs,
     alteration: &ConfigAlteration,
 ) -> Result<Configs, ControllerError> {
@@ -176,6 +180,7 @@ impl<'a> Standing<'a> {
             records: Vec::new(),
             defaults: image.default_configs().clone(),
             brokers: brokers.map(|(id, configs)| (id, configs.clone())).collect(),
+            groups_with_configs: image.all_group_configs().len(),
         }
     }
 
@@ -210,13 +215,26 @@ impl<'a> Standing<'a> {
                 let configs = self.brokers.get(&node_id).cloned().unwrap_or_default();
                 Ok((ConfigTarget::Broker(node_id), configs))
             }
+            ConfigResource::Group(name) if name.is_empty() => {
+                let problem = "Default group resources are not allowed.".to_string();
+                Err(ControllerError::InvalidRequest(problem))
+            }
+            ConfigResource::Group(name) if name.len() > TEXT_BYTES_MAX => {
+                let problem = "The name of a group is too long".to_string();
+                Err(ControllerError::InvalidRequest(problem))
+            }
+            ConfigResource::Group(name) => {
+                let configs = self.image.group_configs(name).cloned();
+                let target = ConfigTarget::Group(name.clone());
+                Ok((target, configs.unwrap_or_default()))
+            }
         }
     }
 
     /// The list that is appended to or subtracted from: what is set, or else its default.
     fn list(
         &self,
-        target: ConfigTarget,
+        target: &ConfigTarget,
         old: &Configs,
         name: &str,
         operation: ConfigOperation,
@@ -225,6 +243,7 @@ impl<'a> Standing<'a> {
             |entries: Vec<ConfigEntry>| entries.into_iter().find(|entry| entry.name == name);
         let entry = match target {
             ConfigTarget::Topic(_) => entry(describe_topic(&Configs::new(), self.config)),
+            ConfigTarget::Group(_) => entry(describe_group(&Configs::new(), self.config)),
             _ => entry(describe_broker(self.config)),
         };
         match entry {
@@ -246,14 +265,16 @@ impl<'a> Standing<'a> {
         old: &Configs,
         new: Configs,
     ) -> Result<(), ControllerError> {
-        if let ConfigTarget::Topic(_) = target {
-            check_overrides(&new, self.config)?;
-        } else {
-            self.check_broker(target, &new)?;
-        }
+        let new = match &target {
+            ConfigTarget::Topic(_) => check_overrides(&new, self.config).map(|()| new)?,
+            ConfigTarget::Group(_) => self.checked_group(old, &new)?,
+            ConfigTarget::BrokerDefault | ConfigTarget::Broker(_) => {
+                self.check_broker(&target, &new).map(|()| new)?
+            }
+        };
         let mut record = |name: &String, value: Option<String>| {
             self.records.push(MetadataRecord::ConfigChanged {
-                target,
+                target: target.clone(),
                 name: name.clone(),
                 value,
             });
@@ -268,6 +289,10 @@ impl<'a> Standing<'a> {
         }
         match target {
             ConfigTarget::Topic(_) => {}
+            ConfigTarget::Group(_) => {
+                self.groups_with_configs += usize::from(!new.is_empty());
+                self.groups_with_configs -= usize::from(!old.is_empty());
+            }
             ConfigTarget::BrokerDefault => self.defaults = new,
             ConfigTarget::Broker(node_id) => {
                 self.brokers.insert(node_id, new);
@@ -276,7 +301,19 @@ impl<'a> Standing<'a> {
         Ok(())
     }
 
-    fn check_broker(&self, target: ConfigTarget, new: &Configs) -> Result<(), ControllerError> {
+    fn checked_group(&self, old: &Configs, new: &Configs) -> Result<Configs, ControllerError> {
+        let new = group::checked(new, &self.config.groups)
+            .map_err(|problems| ControllerError::InvalidConfig(problems.to_string()))?;
+        let is_one_more = old.is_empty() && !new.is_empty();
+        if is_one_more && self.groups_with_configs >= GROUPS_WITH_CONFIGS_MAX {
+            return Err(ControllerError::PolicyViolation(format!(
+                "At most {GROUPS_WITH_CONFIGS_MAX} groups have settings of their own"
+            )));
+        }
+        Ok(new)
+    }
+
+    fn check_broker(&self, target: &ConfigTarget, new: &Configs) -> Result<(), ControllerError> {
         let invalid = ControllerError::InvalidConfig;
         if new.len() > BROKER_CONFIGS_MAX || new.values().any(|value| value.len() > TEXT_BYTES_MAX)
         {
@@ -415,6 +452,10 @@ mod tests {
 
     fn broker(name: &str) -> ConfigResource {
         ConfigResource::Broker(name.to_string())
+    }
+
+    fn group(name: &str) -> ConfigResource {
+        ConfigResource::Group(name.to_string())
     }
 
     #[test]
@@ -558,6 +599,60 @@ mod tests {
         );
         world.replace(broker("1"), &[]).unwrap();
         assert!(world.image.broker_configs(1).is_none());
+    }
+
+    #[test]
+    fn a_group_has_settings_before_it_exists_and_none_after_the_last_is_gone() {
+        let mut world = World::new();
+        let (session, heartbeat) = (
+            "consumer.session.timeout.ms",
+            "consumer.heartbeat.interval.ms",
+        );
+        let both = [
+            (session, Set, Some(" 50000")),
+            (heartbeat, Set, Some("6000")),
+        ];
+        world.alter(group("g"), &both).unwrap();
+        let configs = world.image.group_configs("g").unwrap();
+        assert_eq!(configs[session], "50000");
+        assert_eq!(configs[heartbeat], "6000");
+        world
+            .replace(group("g"), &[(session, Some("60000"))])
+            .unwrap();
+        assert_eq!(world.image.group_configs("g").unwrap().len(), 1);
+        let version = world.image.version();
+        world
+            .alter(group("g"), &[("no.such", Delete, None)])
+            .unwrap();
+        assert_eq!(world.image.version(), version);
+        world.alter(group("g"), &[(session, Delete, None)]).unwrap();
+        assert_eq!(world.image.group_configs("g"), None);
+        let nameless = world.alter(group(""), &both);
+        assert!(matches!(nameless, Err(E::InvalidRequest(why)) if why.contains("not allowed")));
+        for (name, operation) in [("no.such", Set), (session, Append), (session, Set)] {
+            let refused = world.alter(group("g"), &[(name, operation, Some("1"))]);
+            assert!(matches!(refused, Err(E::InvalidConfig(_))), "{name}");
+        }
+    }
+
+    #[test]
+    fn so_many_groups_have_settings_and_no_more() {
+        let mut world = World::new();
+        let one = ("consumer.session.timeout.ms", Set, Some("50000"));
+        let alterations = (0..=GROUPS_WITH_CONFIGS_MAX)
+            .map(|number| alteration(group(&format!("g{number}")), &[one]))
+            .collect();
+        let results = world.run(Command::AlterConfigs {
+            alterations,
+            validate_only: false,
+        });
+        let (last, others) = results.split_last().unwrap();
+        assert!(others.iter().all(Result::is_ok));
+        assert!(matches!(last, Err(E::PolicyViolation(_))));
+        let gone = ("consumer.session.timeout.ms", Delete, None);
+        world.alter(group("g0"), &[gone]).unwrap();
+        world.alter(group("one-more"), &[one]).unwrap();
+        assert!(world.alter(group("g0"), &[one]).is_err());
     }
 
     #[test]

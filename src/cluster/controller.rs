@@ -59,6 +59,8 @@ pub enum ConfigResource {
     Topic(String),
     /// A broker by the text of its node id; empty for all brokers.
     Broker(String),
+    /// A group, by name.
+    Group(String),
 }
 
 /// What is done to a setting, by its number in IncrementalAlterConfigs.

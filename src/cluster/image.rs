@@ -129,6 +129,7 @@ pub struct MetadataImage {
     cluster_version: u16,
     default_configs: BTreeMap<String, String>,
     broker_configs: BTreeMap<i32, BTreeMap<String, String>>,
+    group_configs: BTreeMap<Arc<str>, Arc<BTreeMap<String, String>>>,
     next_producer_id: i64,
 }
 
@@ -151,6 +152,7 @@ impl MetadataImage {
             cluster_version: CLUSTER_VERSION_MIN,
             default_configs: BTreeMap::new(),
             broker_configs: BTreeMap::new(),
+            group_configs: BTreeMap::new(),
             next_producer_id: 0,
         }
     }
@@ -275,6 +277,21 @@ impl MetadataImage {
             .map(|(id, configs)| (*id, configs))
     }
 
+    /// Settings of one group, if it has any of its own.
+    #[must_use]
+    pub fn group_configs(&self, group: &str) -> Option<&BTreeMap<String, String>> {
+        self.group_configs.get(group).map(|configs| &**configs)
+    }
+
+    /// Groups with settings of their own, with them, in the order of their names.
+    pub fn all_group_configs(
+        &self,
+    ) -> impl ExactSizeIterator<Item = (&str, &BTreeMap<String, String>)> {
+        self.group_configs
+            .iter()
+            .map(|(group, configs)| (&**group, &**configs))
+    }
+
     /// The first producer id that was not given out.
     #[must_use]
     pub fn next_producer_id(&self) -> i64 {
@@ -318,7 +335,7 @@ impl MetadataImage {
                 target,
                 name,
                 value,
-            } => self.set_config(*target, name, value.as_deref()),
+            } => self.set_config(target, name, value.as_deref()),
             MetadataRecord::ProducerIdsAllocated { next } => self.next_producer_id = *next,
             MetadataRecord::BrokerRegistered { node_id, broker } => {
                 self.last_broker_epoch = self.last_broker_epoch.max(broker.epoch);
@@ -383,7 +400,7 @@ impl MetadataImage {
         }
     }
 
-    fn set_config(&mut self, target: ConfigTarget, name: &str, value: Option<&str>) {
+    fn set_config(&mut self, target: &ConfigTarget, name: &str, value: Option<&str>) {
         let set = |configs: &mut BTreeMap<String, String>| match value {
             Some(value) => {
                 configs.insert(name.to_string(), value.to_string());
@@ -393,13 +410,20 @@ impl MetadataImage {
             }
         };
         match target {
-            ConfigTarget::Topic(id) => self.change(id, |topic| set(&mut topic.configs)),
+            ConfigTarget::Topic(id) => self.change(*id, |topic| set(&mut topic.configs)),
             ConfigTarget::BrokerDefault => set(&mut self.default_configs),
             ConfigTarget::Broker(node_id) => {
-                let configs = self.broker_configs.entry(node_id).or_default();
+                let configs = self.broker_configs.entry(*node_id).or_default();
                 set(configs);
                 if configs.is_empty() {
-                    self.broker_configs.remove(&node_id);
+                    self.broker_configs.remove(node_id);
+                }
+            }
+            ConfigTarget::Group(group) => {
+                let configs = self.group_configs.entry(group.as_str().into()).or_default();
+                set(Arc::make_mut(configs));
+                if configs.is_empty() {
+                    self.group_configs.remove(group.as_str());
                 }
             }
         }
@@ -509,10 +533,16 @@ mod tests {
         set(ConfigTarget::Broker(4), Some("3"));
         set(ConfigTarget::Broker(5), Some("4"));
         set(ConfigTarget::Broker(5), None);
+        set(ConfigTarget::Group("g".to_string()), Some("6"));
+        set(ConfigTarget::Group("h".to_string()), Some("7"));
+        set(ConfigTarget::Group("h".to_string()), None);
         assert_eq!(image.topic("a").unwrap().configs["n"], "1");
         assert_eq!(image.default_configs()["n"], "2");
         assert_eq!(image.broker_configs(4).unwrap()["n"], "3");
         assert!(image.broker_configs(5).is_none());
+        assert_eq!(image.group_configs("g").unwrap()["n"], "6");
+        let groups: Vec<&str> = image.all_group_configs().map(|(name, _)| name).collect();
+        assert_eq!(groups, ["g"]);
     }
 
     #[test]

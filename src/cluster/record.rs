@@ -11,9 +11,9 @@
 //!                           value text)
 //!   2 PartitionsAdded       topic id 16 bytes, partitions list; they follow those that are there
 //!   3 TopicDeleted          topic id 16 bytes
-//!   4 ConfigChanged         target 1 byte: 0 topic, 1 all brokers, 2 a broker; then of a topic its
-//!                           id, 16 bytes, of a broker its node id, 4 bytes; name text; value option
-//!                           of text
+//!   4 ConfigChanged         target 1 byte: 0 topic, 1 all brokers, 2 a broker, 3 a group; then of a
+//!                           topic its id, 16 bytes, of a broker its node id, 4 bytes, of a group
+//!                           its name, text; name text; value option of text
 //!   5 ProducerIdsAllocated  next id 8 bytes
 //!   6 BrokerRegistered      node id 4 bytes, broker
 //!   7 BrokerChanged         node id 4 bytes, flags 1 byte as of a broker
@@ -50,7 +50,7 @@ const LAYOUT_VERSION: u8 = 0;
 const CONFIG_BYTES_MIN: usize = 4;
 
 /// What a dynamic setting belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ConfigTarget {
     /// A topic.
     Topic(Uuid),
@@ -58,6 +58,8 @@ pub enum ConfigTarget {
     BrokerDefault,
     /// One broker.
     Broker(i32),
+    /// A group, by name; it need not be there.
+    Group(String),
 }
 
 /// One change of the metadata.
@@ -175,7 +177,7 @@ impl MetadataRecord {
                 name,
                 value,
             } => {
-                put_target(into, *target);
+                put_target(into, target);
                 put_text(into, name);
                 put_option(into, value.as_deref());
             }
@@ -306,7 +308,7 @@ fn cluster_record(type_byte: u8, fields: &mut Fields<'_>) -> Result<MetadataReco
     })
 }
 
-fn put_target(into: &mut Vec<u8>, target: ConfigTarget) {
+fn put_target(into: &mut Vec<u8>, target: &ConfigTarget) {
     match target {
         ConfigTarget::Topic(id) => {
             into.push(0);
@@ -316,6 +318,10 @@ fn put_target(into: &mut Vec<u8>, target: ConfigTarget) {
         ConfigTarget::Broker(node_id) => {
             into.push(2);
             into.extend_from_slice(&node_id.to_le_bytes());
+        }
+        ConfigTarget::Group(name) => {
+            into.push(3);
+            put_text(into, name);
         }
     }
 }
@@ -341,6 +347,7 @@ fn target(fields: &mut Fields<'_>) -> Result<ConfigTarget, Malformed> {
         0 => Ok(ConfigTarget::Topic(Uuid(fields.array()?))),
         1 => Ok(ConfigTarget::BrokerDefault),
         2 => Ok(ConfigTarget::Broker(fields.i32()?)),
+        3 => Ok(ConfigTarget::Group(fields.text()?.to_string())),
         _ => Err(Malformed(2)),
     }
 }
@@ -377,10 +384,10 @@ pub fn snapshot(image: &MetadataImage) -> Vec<MetadataRecord> {
         let version = image.cluster_version();
         records.push(MetadataRecord::ClusterVersionChanged { version });
     }
-    let mut changed = |target, configs: &BTreeMap<String, String>| {
+    let mut changed = |target: ConfigTarget, configs: &BTreeMap<String, String>| {
         for (name, value) in configs {
             records.push(MetadataRecord::ConfigChanged {
-                target,
+                target: target.clone(),
                 name: name.clone(),
                 value: Some(value.clone()),
             });
@@ -389,6 +396,9 @@ pub fn snapshot(image: &MetadataImage) -> Vec<MetadataRecord> {
     changed(ConfigTarget::BrokerDefault, image.default_configs());
     for (node_id, configs) in image.all_broker_configs() {
         changed(ConfigTarget::Broker(node_id), configs);
+    }
+    for (group, configs) in image.all_group_configs() {
+        changed(ConfigTarget::Group(group.to_string()), configs);
     }
     for topic in image.topics() {
         records.push(MetadataRecord::TopicCreated {
@@ -471,6 +481,7 @@ mod tests {
             changed(ConfigTarget::Topic(id), Some("v")),
             changed(ConfigTarget::BrokerDefault, None),
             changed(ConfigTarget::Broker(-5), Some("")),
+            changed(ConfigTarget::Group("g".to_string()), Some("v")),
             MetadataRecord::ProducerIdsAllocated { next: 0x1122 },
             MetadataRecord::BrokerRegistered {
                 node_id: 1,
@@ -516,6 +527,7 @@ mod tests {
             format!("040000{id} 01006e 01 010076"),
             "0400 01 01006e 00".to_string(),
             "0400 02fbffffff 01006e 01 0000".to_string(),
+            "0400 03010067 01006e 01 010076".to_string(),
             "0500 2211000000000000".to_string(),
             format!(
                 "0600 01000000 010068 8423 01 010069 8523 01 010072 0400000000000000 {eight}{nine} \

@@ -5,6 +5,7 @@ use std::fmt::Write;
 
 use super::coordinators::{GroupsConfig, TransactionsConfig};
 use super::derived;
+use super::group;
 use super::kind::{Address, CoreSelection, Kind, Value};
 use super::knob::{Knob, Settings, Source, section};
 use super::problem::{Problem, Problems};
@@ -391,6 +392,7 @@ impl BrokerConfig {
         let config = BrokerConfig::from_settings(settings);
         config.check_reserved(&mut problems);
         config.check_relations(&mut problems);
+        group::check_bounds(&config.groups, &mut problems);
         problems.extend(topic::check_defaults(&config).err());
         if problems.is_empty() {
             Ok(config)

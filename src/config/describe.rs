@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::broker::BrokerConfig;
+use super::group::{self, GroupKnob};
 use super::kind::{KafkaType, Kind, Value};
 use super::knob::{Setting, Source};
 use super::topic::{self, TopicKnob};
@@ -22,6 +23,8 @@ pub enum ConfigSource {
     StaticBroker = 4,
     /// The default.
     Default = 5,
+    /// An override of the group.
+    Group = 8,
 }
 
 impl From<Source> for ConfigSource {
@@ -78,6 +81,38 @@ pub fn describe_topic(
     topic::knobs()
         .map(|knob| topic_entry(knob, overrides.get(knob.name), broker))
         .collect()
+}
+
+/// Every setting of a group with these overrides.
+#[must_use]
+pub fn describe_group(
+    overrides: &BTreeMap<String, String>,
+    broker: &BrokerConfig,
+) -> Vec<ConfigEntry> {
+    let entry = |knob: &GroupKnob| {
+        let own = overrides.get(knob.name).map(|text| Synonym {
+            name: knob.name.to_string(),
+            value: Some(text.clone()),
+            source: ConfigSource::Group,
+        });
+        let (row, _) = (broker.settings.find(knob.broker_name()))
+            .expect("a group's setting has a default at the broker");
+        let synonyms: Vec<Synonym> = own
+            .into_iter()
+            .chain(synonyms_of(&broker.settings.rows[row]))
+            .collect();
+        ConfigEntry {
+            name: knob.name.to_string(),
+            value: synonyms[0].value.clone(),
+            source: synonyms[0].source,
+            kafka_type: knob.kind.kafka_type(),
+            is_read_only: false,
+            is_sensitive: false,
+            synonyms,
+            documentation: knob.doc,
+        }
+    };
+    group::knobs().iter().map(entry).collect()
 }
 
 /// Every setting of the broker, under Kafka's name where it has one.
@@ -232,6 +267,35 @@ mod tests {
                 .iter()
                 .all(|entry| entry.name != "internal.segment.bytes")
         );
+    }
+
+    #[test]
+    fn a_groups_value_comes_before_the_brokers() {
+        let broker = BrokerConfig::defaults();
+        let entries = describe_group(&map("consumer.session.timeout.ms", "50000"), &broker);
+        let session = entry(&entries, "consumer.session.timeout.ms");
+        let synonyms: Vec<_> = session
+            .synonyms
+            .iter()
+            .map(|synonym| (synonym.name.as_str(), synonym.value.as_deref().unwrap()))
+            .collect();
+        assert_eq!(
+            synonyms,
+            [
+                ("consumer.session.timeout.ms", "50000"),
+                ("group.consumer.session.timeout.ms", "45000"),
+            ]
+        );
+        assert_eq!(session.value.as_deref(), Some("50000"));
+        assert_eq!(
+            (session.source, session.source as i8),
+            (ConfigSource::Group, 8)
+        );
+        let heartbeat = entry(&entries, "consumer.heartbeat.interval.ms");
+        assert_eq!(heartbeat.source, ConfigSource::Default);
+        assert_eq!(heartbeat.value.as_deref(), Some("5000"));
+        assert_eq!(heartbeat.kafka_type, KafkaType::Int);
+        assert_eq!(entries.len(), 2);
     }
 
     #[test]

@@ -289,7 +289,7 @@ impl ConsumerGroup {
     /// Starts what is not in the log: every member has a whole session from now on.
     pub(super) fn loaded(&mut self, context: &Context<'_>) {
         for (member_id, member) in &self.members {
-            let session_ms = session_timeout_ms(&member.metadata, context);
+            let session_ms = self.session_timeout_ms(&member.metadata, context);
             let due_ms = context.now_ms + session_ms;
             self.deadlines.set(member_id, Duty::Session, due_ms);
             let metadata = &member.metadata;
@@ -380,15 +380,15 @@ impl ConsumerGroup {
         member.topics.contains(&topic.name)
             || resolved.is_some_and(|resolved| resolved.topics.contains(&topic.name))
     }
-}
 
-/// How long a member may be silent.
-pub(super) fn session_timeout_ms(member: &MemberMetadata, context: &Context<'_>) -> u64 {
-    let classic = member.classic.as_ref();
-    let timeout = classic.map_or(context.groups.consumer_session_timeout_ms, |classic| {
-        classic.session_timeout_ms
-    });
-    u64::try_from(timeout).unwrap_or(0)
+    /// How long a member may be silent.
+    pub(super) fn session_timeout_ms(&self, member: &MemberMetadata, context: &Context<'_>) -> u64 {
+        let timeout_ms = match &member.classic {
+            Some(classic) => classic.session_timeout_ms,
+            None => context.single_groups.timeouts(&self.id).session_timeout_ms,
+        };
+        u64::try_from(timeout_ms).unwrap_or(0)
+    }
 }
 
 /// How long a member may take to give partitions up.

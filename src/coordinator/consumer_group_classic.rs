@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::consumer_group::{ConsumerGroup, Member, rebalance_timeout_ms, session_timeout_ms};
+use super::consumer_group::{ConsumerGroup, Member, rebalance_timeout_ms};
 use super::consumer_group_census::metadata_bytes;
 use super::consumer_group_deadlines::Duty;
 use super::consumer_protocol::{self, CONSUMER, Subscription};
@@ -59,7 +59,7 @@ impl ConsumerGroup {
         self.reconcile(&id, Some(&subscription.owned), changed, context, records);
         let member = &self.members[&id];
         let metadata = &member.metadata;
-        let session_ms = context.now_ms + session_timeout_ms(metadata, context);
+        let session_ms = context.now_ms + self.session_timeout_ms(metadata, context);
         let sync_ms = context.now_ms + rebalance_timeout_ms(metadata);
         let answer = JoinGroupResponse {
             generation_id: member.current.epoch,
@@ -167,7 +167,7 @@ impl ConsumerGroup {
             assignment: consumer_protocol::assignment_bytes(assigned, version, context).into(),
             ..SyncGroupResponse::default()
         };
-        let due_ms = context.now_ms + session_timeout_ms(&member.metadata, context);
+        let due_ms = context.now_ms + self.session_timeout_ms(&member.metadata, context);
         self.deadlines.clear(id, Duty::Sync);
         self.deadlines.set(id, Duty::Session, due_ms);
         Ok(answer)
@@ -182,7 +182,7 @@ impl ConsumerGroup {
         generation: i32,
     ) -> Result<(), ErrorCode> {
         let member = self.classic_member(id, instance_id, generation)?;
-        let due_ms = context.now_ms + session_timeout_ms(&member.metadata, context);
+        let due_ms = context.now_ms + self.session_timeout_ms(&member.metadata, context);
         let must_join = member.current.epoch < self.epoch
             || match member.current.state {
                 MemberState::UnrevokedPartitions => true,

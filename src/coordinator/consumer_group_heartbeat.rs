@@ -2,7 +2,6 @@
 
 use super::consumer_group::{
     ConsumerGroup, LEAVE_EPOCH, Member, Refusal, STATIC_LEAVE_EPOCH, rebalance_timeout_ms,
-    session_timeout_ms,
 };
 use super::consumer_group_census::metadata_bytes;
 use super::consumer_group_deadlines::Duty;
@@ -122,7 +121,7 @@ impl ConsumerGroup {
         let owned = request.topic_partitions.as_deref();
         self.reconcile(&member_id, owned, changed, context, records);
         let member = &self.members[&member_id];
-        let due_ms = context.now_ms + session_timeout_ms(&member.metadata, context);
+        let due_ms = context.now_ms + self.session_timeout_ms(&member.metadata, context);
         self.deadlines.set(&member_id, Duty::Session, due_ms);
         let is_full =
             request.rebalance_timeout_ms != -1 && names_subscription(request) && owned.is_some();
@@ -131,7 +130,10 @@ impl ConsumerGroup {
         let assigned = &member.current.assigned;
         Ok(Response {
             member_epoch: member.current.epoch,
-            heartbeat_interval_ms: context.groups.consumer_heartbeat_interval_ms,
+            heartbeat_interval_ms: context
+                .single_groups
+                .timeouts(&self.id)
+                .heartbeat_interval_ms,
             assignment: tells_assignment.then(|| assignment(assigned)),
             member_id: Some(member_id.into()),
             ..Response::default()

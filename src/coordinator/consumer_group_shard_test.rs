@@ -89,6 +89,7 @@ impl World {
             },
             topics: &self.topics,
             groups: &self.config.groups,
+            single_groups: &self.config.groups,
             transactions: &self.config.transactions,
             new_id: &mut new_id,
         };

@@ -4,6 +4,7 @@ use super::consumer_group::ConsumerGroupState;
 use super::consumer_group_queries::Committer;
 use super::consumer_group_world::{World, beat, join, owns, told};
 use super::consumer_records::{Change, MemberState};
+use crate::config::group::ConsumerTimeouts;
 use crate::wire::error_code::ErrorCode;
 use crate::wire::messages::consumer_group_heartbeat::ConsumerGroupHeartbeatRequest as Request;
 
@@ -205,6 +206,29 @@ fn a_group_has_room_for_so_many_members_and_subscriptions() {
     );
     world.heartbeat(&join("b", &["fo"]));
     world.heartbeat(&join("a", &["foo"]));
+}
+
+#[test]
+fn a_group_with_timeouts_of_its_own_has_them_from_the_next_heartbeat_on() {
+    let mut world = World::new(&[("foo", 1)]);
+    let answer = world.heartbeat(&join("a", &["foo"]));
+    assert_eq!(answer.heartbeat_interval_ms, 5_000);
+    world.timeouts = Some(ConsumerTimeouts {
+        session_timeout_ms: 60_000,
+        heartbeat_interval_ms: 15_000,
+    });
+    let answer = world.heartbeat(&beat("a", 2));
+    assert_eq!(answer.heartbeat_interval_ms, 15_000);
+    world.pass(59_999);
+    assert_eq!(world.group.state(), ConsumerGroupState::Stable);
+    world.heartbeat(&beat("a", 2));
+    // A shorter one does not cut the session that has begun.
+    world.timeouts = None;
+    world.pass(59_999);
+    let answer = world.heartbeat(&beat("a", 2));
+    assert_eq!(answer.heartbeat_interval_ms, 5_000);
+    world.pass(45_000);
+    assert_eq!(world.group.state(), ConsumerGroupState::Empty);
 }
 
 #[test]

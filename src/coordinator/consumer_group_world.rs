@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use super::consumer_group::{ConsumerGroup, Refusal};
 use super::consumer_group_heartbeat::validate;
 use super::consumer_records::Change;
-use super::context::{Client, Context, TopicView, Topics};
+use super::context::{Client, Context, GroupSettings, TopicView, Topics};
 use super::effects::CoordinatorRecord;
 use crate::config::broker::BrokerConfig;
+use crate::config::group::ConsumerTimeouts;
 use crate::wire::codec::Uuid;
 use crate::wire::messages::consumer_group_heartbeat::{
     ConsumerGroupHeartbeatRequest as Request, ConsumerGroupHeartbeatResponse as Response,
@@ -69,9 +70,20 @@ impl Topics for TestTopics {
     }
 }
 
+/// What the group has of its own.
+struct OwnSettings(ConsumerTimeouts);
+
+impl GroupSettings for OwnSettings {
+    fn timeouts(&self, _group: &str) -> ConsumerTimeouts {
+        self.0
+    }
+}
+
 /// A group, the topics it reads, and its log.
 pub(super) struct World {
     pub(super) config: BrokerConfig,
+    /// What the group is configured with, if it is.
+    pub(super) timeouts: Option<ConsumerTimeouts>,
     pub(super) topics: TestTopics,
     pub(super) group: ConsumerGroup,
     pub(super) log: Vec<CoordinatorRecord>,
@@ -84,6 +96,7 @@ impl World {
     pub(super) fn new(topics: &[(&str, i32)]) -> World {
         let mut world = World {
             config: BrokerConfig::defaults(),
+            timeouts: None,
             topics: TestTopics::default(),
             group: ConsumerGroup::new("g1"),
             log: Vec::new(),
@@ -102,6 +115,8 @@ impl World {
         &mut self,
         act: impl FnOnce(&mut ConsumerGroup, &mut Context<'_>, &mut Vec<CoordinatorRecord>) -> T,
     ) -> (T, Vec<CoordinatorRecord>) {
+        let broker = ConsumerTimeouts::of_broker(&self.config.groups);
+        let own = OwnSettings(self.timeouts.unwrap_or(broker));
         let ids = &mut self.ids;
         let mut new_id = || {
             *ids += 1;
@@ -117,6 +132,7 @@ impl World {
             },
             topics: &self.topics,
             groups: &self.config.groups,
+            single_groups: &own,
             transactions: &self.config.transactions,
             new_id: &mut new_id,
         };

@@ -1,6 +1,7 @@
 //! What a decision may know besides its shard's state.
 
 use crate::config::coordinators::{GroupsConfig, TransactionsConfig};
+use crate::config::group::ConsumerTimeouts;
 use crate::wire::codec::Uuid;
 
 /// A topic as the metadata has it now.
@@ -28,6 +29,19 @@ pub trait Topics {
     fn racks(&self, topic: &TopicView, partition: i32) -> Vec<String>;
 }
 
+/// What groups have of their own.
+pub trait GroupSettings {
+    /// How the members of this consumer group show that they live.
+    fn timeouts(&self, group: &str) -> ConsumerTimeouts;
+}
+
+/// No group has anything of its own.
+impl GroupSettings for GroupsConfig {
+    fn timeouts(&self, _group: &str) -> ConsumerTimeouts {
+        ConsumerTimeouts::of_broker(self)
+    }
+}
+
 /// Who asks.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Client<'a> {
@@ -49,8 +63,10 @@ pub struct Context<'a> {
     pub client: Client<'a>,
     /// The cluster's topics.
     pub topics: &'a dyn Topics,
-    /// Settings of groups.
+    /// Settings of all groups.
     pub groups: &'a GroupsConfig,
+    /// Settings of single groups.
+    pub single_groups: &'a dyn GroupSettings,
     /// Settings of transactions.
     pub transactions: &'a TransactionsConfig,
     /// Unpredictable ids, for members.

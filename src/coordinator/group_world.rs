@@ -119,6 +119,7 @@ impl World {
             client,
             topics: &self.topics,
             groups: &self.groups,
+            single_groups: &self.groups,
             transactions: &self.transactions,
             new_id: &mut new_id,
         };

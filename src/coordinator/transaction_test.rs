@@ -77,6 +77,7 @@ impl World {
             client: Client::default(),
             topics: &NoTopics,
             groups: &self.config.groups,
+            single_groups: &self.config.groups,
             transactions: &self.config.transactions,
             new_id: &mut || Uuid([1; 16]),
         };

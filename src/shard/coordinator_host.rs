@@ -12,6 +12,7 @@ use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use super::coordinator_log::{batch, load};
+use super::image_groups::ImageGroups;
 use super::image_topics::ImageTopics;
 use super::replica_manager::{PartResult, ReplicaManager};
 use super::request::{AppendPart, AppendedPart, PartitionError, Payload, Promise};
@@ -236,6 +237,7 @@ impl<S: Shard> CoordinatorHost<S> {
             client,
             topics: &ImageTopics(&image),
             groups: &config.groups,
+            single_groups: &ImageGroups(&image, &config.groups),
             transactions: &config.transactions,
             new_id: &mut || Uuid(random_bytes()),
         };

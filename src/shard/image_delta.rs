@@ -199,7 +199,7 @@ fn reign(partition: &PartitionImage, min_isr: usize) -> Reign {
     Reign {
         leader: partition.leader,
         leader_epoch: partition.leader_epoch,
-        partition_epoch: 0,
+        partition_epoch: partition.partition_epoch,
         replicas: partition.replicas.clone(),
         isr: partition.isr.clone(),
         min_isr,

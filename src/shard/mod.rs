@@ -21,6 +21,7 @@ pub mod directory_health;
 pub mod directory_watch;
 pub mod housekeeping;
 mod image_delta;
+mod image_groups;
 mod image_topics;
 pub mod metadata_snapshot;
 pub mod partition_transactions;

@@ -94,6 +94,24 @@ for protocol in classic consumer; do
   equals "verifiable consumers shut down ($protocol)" 2 "$(cat "$WORK/$protocol".? | grep -c shutdown_complete)"
 done
 
+# Settings of a single group.
+CONFIGS="kafka.admin.ConfigCommand $SERVER"
+group=settings-$RUN_NAME
+works "configs of a group" $CONFIGS --alter --entity-type groups --entity-name "$group" \
+  --add-config consumer.session.timeout.ms=50000,consumer.heartbeat.interval.ms=6000
+tool $CONFIGS --describe --entity-type groups --entity-name "$group"
+contains "configs of a group, described" "consumer.heartbeat.interval.ms=6000 sensitive=false synonyms={DYNAMIC_GROUP_CONFIG:consumer.heartbeat.interval.ms=6000, DEFAULT_CONFIG:group.consumer.heartbeat.interval.ms=5000}" "$OUT"
+tool $CONFIGS --describe --entity-type groups
+contains "configs of all groups" "Dynamic configs for group $group are:" "$OUT"
+tool $CONFIGS --alter --entity-type groups --entity-name "$group" --add-config consumer.session.timeout.ms=44999
+contains "configs of a group below the broker's bound are refused" "must be greater than or equal to group.consumer.min.session.timeout.ms" "$OUT"
+tool $CONFIGS --alter --entity-type groups --entity-name "$group" --add-config share.session.timeout.ms=50000
+contains "configs of share groups are refused" "share groups are not built yet" "$OUT"
+works "configs of a group, deleted" $CONFIGS --alter --entity-type groups --entity-name "$group" \
+  --delete-config consumer.session.timeout.ms,consumer.heartbeat.interval.ms
+tool $CONFIGS --describe --entity-type groups
+lacks "configs of all groups without it" "$group" "$OUT"
+
 # Exactly once: what is copied is there once.
 tool $TOOLS.TransactionalMessageCopier --broker-list "$BOOTSTRAP" --transactional-id "copy-$RUN_NAME" --consumer-group "copy-$RUN_NAME" \
   --input-topic "$topic" --input-partition 0 --output-topic "$topic-out" --transaction-size 100 --max-messages 1000 --enable-random-aborts
