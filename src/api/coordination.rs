@@ -90,8 +90,9 @@ pub(super) async fn ask_transaction(
 
 /// Creates a coordinator's topic when the first client looks for one.
 pub(super) async fn create_topic(api: &Api, topic: &'static str) -> Result<(), ErrorCode> {
+    let brokers = api.router.image().brokers().len();
     let command = Command::CreateTopics {
-        topics: vec![new_topic(topic, &api.router.config())],
+        topics: vec![new_topic(topic, &api.router.config(), brokers)],
         validate_only: false,
     };
     match api.router.control(command).await {
@@ -111,22 +112,29 @@ pub(super) async fn create_topic(api: &Api, topic: &'static str) -> Result<(), E
     }
 }
 
-/// Kafka: `AutoTopicCreationManager`. While there is one broker there is one replica.
-fn new_topic(topic: &'static str, config: &BrokerConfig) -> NewTopic {
+/// Kafka: `AutoTopicCreationManager`, which waits until there are as many brokers as the settings ask
+/// for replicas; here a smaller cluster has fewer.
+fn new_topic(topic: &'static str, config: &BrokerConfig, brokers: usize) -> NewTopic {
     let (groups, transactions) = (&config.groups, &config.transactions);
-    let (partitions, segment_bytes) = if topic == OFFSETS_TOPIC {
-        (groups.topic_partitions, groups.topic_segment_bytes)
+    let (partitions, segment_bytes, factor) = if topic == OFFSETS_TOPIC {
+        (
+            groups.topic_partitions,
+            groups.topic_segment_bytes,
+            groups.topic_replication_factor,
+        )
     } else {
         (
             transactions.topic_partitions,
             transactions.topic_segment_bytes,
+            transactions.topic_replication_factor,
         )
     };
+    let most = i16::try_from(brokers.max(1)).unwrap_or(i16::MAX);
     let setting = |name: &str, value: String| (name.to_string(), Some(value));
     NewTopic {
         name: topic.to_string(),
         partitions,
-        replication_factor: 1,
+        replication_factor: factor.min(most),
         assignments: Vec::new(),
         configs: vec![
             setting("cleanup.policy", "compact".to_string()),

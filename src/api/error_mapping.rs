@@ -95,6 +95,15 @@ pub fn controller_code(error: &ControllerError) -> ErrorCode {
         ControllerError::BrokerIdNotRegistered(_) => ErrorCode::BrokerIdNotRegistered,
         ControllerError::StaleBrokerEpoch(_) => ErrorCode::StaleBrokerEpoch,
         ControllerError::UnsupportedVersion(_) => ErrorCode::UnsupportedVersion,
+        ControllerError::StaleController(_) => ErrorCode::NotController,
+        ControllerError::FencedLeaderEpoch(_) => ErrorCode::FencedLeaderEpoch,
+        ControllerError::InvalidUpdateVersion(_) => ErrorCode::InvalidUpdateVersion,
+        ControllerError::IneligibleReplica(_) => ErrorCode::IneligibleReplica,
+        ControllerError::NewLeaderElected(_) => ErrorCode::NewLeaderElected,
+        ControllerError::ElectionNotNeeded(_) => ErrorCode::ElectionNotNeeded,
+        ControllerError::PreferredLeaderNotAvailable(_) => ErrorCode::PreferredLeaderNotAvailable,
+        ControllerError::EligibleLeadersNotAvailable(_) => ErrorCode::EligibleLeadersNotAvailable,
+        ControllerError::NoReassignmentInProgress(_) => ErrorCode::NoReassignmentInProgress,
         ControllerError::ProducerIdsExhausted(_) => ErrorCode::InvalidProducerIdMapping,
     }
 }

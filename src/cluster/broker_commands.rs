@@ -5,8 +5,8 @@
 
 use super::controller::{BrokerRegistration, BrokerState, CommandReply, Decision};
 use super::controller_error::ControllerError;
-use super::draft::Draft;
 use super::image::{BrokerImage, MetadataImage, PartitionImage};
+use super::overlay::Overlay;
 use super::partition_change::{Change, Loss};
 use super::record::{MetadataRecord, TEXT_BYTES_MAX};
 use crate::config::broker::BrokerConfig;
@@ -32,7 +32,6 @@ fn registered(
 ) -> Result<(Vec<MetadataRecord>, i64), ControllerError> {
     check(image, registration)?;
     let node_id = registration.node_id;
-    let mut draft = Draft::new(image, config);
     let before = image.brokers().get(&node_id);
     // The same run again, with other addresses perhaps: nothing that it holds is in doubt.
     if let Some(same) = before.filter(|broker| broker.incarnation == registration.incarnation) {
@@ -41,10 +40,10 @@ fn registered(
             in_controlled_shutdown: same.in_controlled_shutdown,
             ..new_broker(registration, same.epoch)
         };
-        if broker != *same {
-            draft.push(MetadataRecord::BrokerRegistered { node_id, broker });
-        }
-        return Ok((draft.into_records(), same.epoch));
+        let epoch = same.epoch;
+        let is_known = broker == *same;
+        let record = MetadataRecord::BrokerRegistered { node_id, broker };
+        return Ok((if is_known { vec![] } else { vec![record] }, epoch));
     }
     let epoch = image.last_broker_epoch() + 1;
     let directory = before.map(|broker| broker.directory_id);
@@ -52,8 +51,10 @@ fn registered(
     let is_same_disk = directory == Some(registration.directory_id);
     let is_clean = before.is_some_and(|broker| broker.epoch == registration.previous_epoch);
     let broker = new_broker(registration, epoch);
-    draft.push(MetadataRecord::BrokerRegistered { node_id, broker });
-    draft.change_partitions(
+    let record = MetadataRecord::BrokerRegistered { node_id, broker };
+    let after = applied(image, &record);
+    let mut overlay = Overlay::new(&after, config);
+    overlay.change(
         |partition| holds(partition, node_id),
         |terms| Change {
             loss: match (is_same_disk, is_clean || terms.is_flushed_first) {
@@ -64,7 +65,20 @@ fn registered(
             ..Change::default()
         },
     );
-    Ok((draft.into_records(), epoch))
+    Ok((behind(record, overlay), epoch))
+}
+
+fn applied(image: &MetadataImage, record: &MetadataRecord) -> MetadataImage {
+    let mut after = image.clone();
+    after.apply(record);
+    after
+}
+
+/// A record about a broker, and what follows from it for partitions.
+fn behind(record: MetadataRecord, overlay: Overlay<'_>) -> Vec<MetadataRecord> {
+    let mut records = vec![record];
+    records.extend(overlay.into_records());
+    records
 }
 
 fn new_broker(registration: &BrokerRegistration, epoch: i64) -> BrokerImage {
@@ -144,7 +158,7 @@ pub(super) fn change(
     (node_id, epoch): (i32, i64),
     transition: Transition,
 ) -> Decision {
-    let found = match find(image, node_id, epoch) {
+    let found = match find_broker(image, node_id, epoch) {
         Ok(broker) => broker,
         Err(error) => {
             return Decision {
@@ -159,29 +173,56 @@ pub(super) fn change(
         Transition::Fenced => (true, found.in_controlled_shutdown),
         Transition::Stopping => (found.is_fenced, true),
     };
-    let mut draft = Draft::new(image, config);
+    let mut state = BrokerState {
+        is_fenced,
+        in_controlled_shutdown,
+        leads_any: leads_any(image, node_id),
+    };
+    let mut records = Vec::new();
     if (found.is_fenced, found.in_controlled_shutdown) != (is_fenced, in_controlled_shutdown) {
-        draft.push(MetadataRecord::BrokerChanged {
+        let record = MetadataRecord::BrokerChanged {
             node_id,
             is_fenced,
             in_controlled_shutdown,
-        });
-        draft.change_partitions(
+        };
+        let after = applied(image, &record);
+        let mut overlay = Overlay::new(&after, config);
+        overlay.change(
             |partition| match transition {
                 Transition::Alive => partition.leader < 0 && partition.replicas.contains(&node_id),
                 _ => holds(partition, node_id),
             },
             |_| Change::default(),
         );
+        records = behind(record, overlay);
+        let mut after = image.clone();
+        records.iter().for_each(|record| after.apply(record));
+        state.leads_any = leads_any(&after, node_id);
     }
-    let state = BrokerState {
-        is_fenced,
-        in_controlled_shutdown,
-        leads_any: leads_any(&draft.image, node_id),
-    };
     Decision {
-        records: draft.into_records(),
+        records,
         reply: CommandReply::BrokerChanged(Ok(state)),
+    }
+}
+
+/// Takes a broker out of the cluster. Its replicas stay assigned, in case it registers again.
+pub(super) fn unregister(image: &MetadataImage, config: &BrokerConfig, node_id: i32) -> Decision {
+    let Some(broker) = image.brokers().get(&node_id) else {
+        return Decision {
+            records: Vec::new(),
+            reply: CommandReply::BrokerUnregistered(Err(unregistered(node_id))),
+        };
+    };
+    let record = MetadataRecord::BrokerUnregistered {
+        node_id,
+        directory_id: broker.directory_id,
+    };
+    let after = applied(image, &record);
+    let mut overlay = Overlay::new(&after, config);
+    overlay.change(|partition| holds(partition, node_id), |_| Change::default());
+    Decision {
+        records: behind(record, overlay),
+        reply: CommandReply::BrokerUnregistered(Ok(())),
     }
 }
 
@@ -190,7 +231,12 @@ fn leads_any(image: &MetadataImage, node_id: i32) -> bool {
     partitions.any(|partition| partition.leader == node_id)
 }
 
-fn find(image: &MetadataImage, node_id: i32, epoch: i64) -> Result<&BrokerImage, ControllerError> {
+/// A broker by its registration.
+pub(super) fn find_broker(
+    image: &MetadataImage,
+    node_id: i32,
+    epoch: i64,
+) -> Result<&BrokerImage, ControllerError> {
     let Some(broker) = image.brokers().get(&node_id) else {
         return Err(unregistered(node_id));
     };

@@ -201,15 +201,15 @@ impl<'a> Standing<'a> {
                 Ok((ConfigTarget::BrokerDefault, self.defaults.clone()))
             }
             ConfigResource::Broker(name) => {
-                let node_id = self.image.node_id();
-                let Ok(asked) = name.parse::<i32>() else {
+                let Ok(node_id) = name.parse::<i32>() else {
                     return Err(ControllerError::InvalidRequest(format!(
                         "Node id must be an integer, but it is: {name}"
                     )));
                 };
-                if asked != node_id {
+                let is_known = self.image.brokers().contains_key(&node_id);
+                if !is_known && node_id != self.image.node_id() {
                     return Err(ControllerError::InvalidRequest(format!(
-                        "Unexpected broker id, expected {node_id} or empty string, but received {name}"
+                        "Broker {node_id} is not registered"
                     )));
                 }
                 let configs = self.brokers.get(&node_id).cloned().unwrap_or_default();
@@ -330,15 +330,25 @@ impl<'a> Standing<'a> {
             )));
         }
         let none = Configs::new();
-        let own = self.brokers.get(&self.image.node_id()).unwrap_or(&none);
+        let node_id = match target {
+            ConfigTarget::Broker(node_id) => node_id,
+            _ => self.image.node_id(),
+        };
+        let own = self.brokers.get(&node_id).unwrap_or(&none);
         let (defaults, own) = match target {
             ConfigTarget::BrokerDefault => (new, own),
             _ => (&self.defaults, new),
         };
-        let config = self
-            .config
-            .with_dynamic(defaults, own)
-            .map_err(|problems| invalid(problems.to_string()))?;
+        let resolved = |own: &Configs| {
+            let config = self.config.with_dynamic(defaults, own);
+            config.map_err(|problems| invalid(problems.to_string()))
+        };
+        if target == ConfigTarget::BrokerDefault {
+            for own in self.brokers.values() {
+                resolved(own)?;
+            }
+        }
+        let config = resolved(own)?;
         // Topics that override one of two related settings depend on the default of the other.
         for topic in self
             .image

@@ -6,9 +6,13 @@
 use std::collections::BTreeMap;
 
 use super::broker_commands::{self, Transition};
+use super::cluster_version;
 use super::config_commands;
 use super::controller_error::ControllerError;
-use super::image::MetadataImage;
+use super::election_commands;
+use super::image::{MetadataImage, PartitionImage};
+use super::partition_commands;
+use super::reassignment_commands;
 use super::record::MetadataRecord;
 use super::topic_commands;
 use crate::config::broker::BrokerConfig;
@@ -152,6 +156,44 @@ pub struct BrokerState {
     pub leads_any: bool,
 }
 
+/// Who is in sync, as the leader of a partition has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IsrChange {
+    /// The topic.
+    pub topic: Uuid,
+    /// The partition.
+    pub partition: i32,
+    /// Under which the broker leads it.
+    pub leader_epoch: i32,
+    /// Of the partition as the leader knows it.
+    pub partition_epoch: i32,
+    /// Node ids with the epochs of the registrations that are in sync.
+    pub isr: Vec<(i32, i64)>,
+}
+
+/// Whom an election may choose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ElectionKind {
+    /// The first replica.
+    Preferred,
+    /// Somebody who lacks records rather than nobody.
+    Unclean,
+}
+
+/// A partition by topic and number, and whether it has the leader that was asked for.
+pub type ElectionResult = ((String, i32), Result<(), ControllerError>);
+
+/// Where a partition is to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reassignment {
+    /// The topic.
+    pub topic: String,
+    /// The partition.
+    pub partition: i32,
+    /// The brokers that shall hold it; none to cancel what is under way.
+    pub replicas: Option<Vec<i32>>,
+}
+
 /// What the controller is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
@@ -213,6 +255,46 @@ pub enum Command {
         /// Its registration.
         epoch: i64,
     },
+    /// A broker is to be no part of the cluster any more.
+    UnregisterBroker {
+        /// Which broker.
+        node_id: i32,
+    },
+    /// A leader reports who is in sync.
+    AlterPartitions {
+        /// The leader.
+        node_id: i32,
+        /// Its registration.
+        broker_epoch: i64,
+        /// Of which partitions.
+        changes: Vec<IsrChange>,
+    },
+    /// Elects leaders.
+    ElectLeaders {
+        /// Whom.
+        kind: ElectionKind,
+        /// Of which partitions; `None` for all that need one.
+        partitions: Option<Vec<(String, i32)>>,
+    },
+    /// Gives partitions back to their preferred leaders.
+    BalanceLeaders {
+        /// How many of a hundred partitions that prefer a broker others may lead.
+        imbalance_percent_max: u32,
+    },
+    /// Starts, changes and cancels reassignments.
+    AlterReassignments {
+        /// Whether a partition may have more or fewer replicas than before.
+        allows_factor_change: bool,
+        /// Of which partitions.
+        reassignments: Vec<Reassignment>,
+    },
+    /// Raises the cluster version.
+    RaiseClusterVersion {
+        /// To what.
+        version: u16,
+        /// Only says whether it could be done.
+        validate_only: bool,
+    },
 }
 
 /// A topic as it was created.
@@ -254,6 +336,18 @@ pub enum CommandReply {
     BrokerRegistered(Result<i64, ControllerError>),
     /// The broker as it is now.
     BrokerChanged(Result<BrokerState, ControllerError>),
+    /// Whether it is out.
+    BrokerUnregistered(Result<(), ControllerError>),
+    /// In the order of the command, the partitions as they are now.
+    PartitionsAltered(Result<Vec<Result<PartitionImage, ControllerError>>, ControllerError>),
+    /// In the order of the command; of all partitions, those that needed an election.
+    LeadersElected(Vec<ElectionResult>),
+    /// Whether any partition changed its leader.
+    LeadersBalanced(bool),
+    /// In the order of the command.
+    ReassignmentsAltered(Vec<Result<(), ControllerError>>),
+    /// Whether the cluster is at that version.
+    ClusterVersionRaised(Result<(), ControllerError>),
 }
 
 /// What happens, and what the client is told when it has.
@@ -297,12 +391,25 @@ pub fn decide(
         Command::AlterConfigs {
             alterations,
             validate_only,
-        } => config_commands::alter(image, config, &alterations, validate_only),
+        } => {
+            let decision = config_commands::alter(image, config, &alterations, validate_only);
+            election_commands::with_elections(image, config, decision)
+        }
         Command::ReplaceConfigs {
             replacements,
             validate_only,
-        } => config_commands::replace(image, config, &replacements, validate_only),
+        } => {
+            let decision = config_commands::replace(image, config, &replacements, validate_only);
+            election_commands::with_elections(image, config, decision)
+        }
         Command::AllocateProducerIds => allocate(image),
+        command => decide_for_cluster(image, config, command),
+    }
+}
+
+/// Decides a command about brokers and about where partitions are.
+fn decide_for_cluster(image: &MetadataImage, config: &BrokerConfig, command: Command) -> Decision {
+    match command {
         Command::RegisterBroker(registration) => {
             broker_commands::register(image, config, &registration)
         }
@@ -315,6 +422,33 @@ pub fn decide(
         Command::BeginShutdown { node_id, epoch } => {
             broker_commands::change(image, config, (node_id, epoch), Transition::Stopping)
         }
+        Command::UnregisterBroker { node_id } => {
+            broker_commands::unregister(image, config, node_id)
+        }
+        Command::AlterPartitions {
+            node_id,
+            broker_epoch,
+            changes,
+        } => partition_commands::alter(image, config, (node_id, broker_epoch), &changes),
+        Command::ElectLeaders { kind, partitions } => {
+            election_commands::elect(image, config, kind, partitions.as_deref())
+        }
+        Command::BalanceLeaders {
+            imbalance_percent_max,
+        } => {
+            let records = election_commands::rebalance(image, config, imbalance_percent_max);
+            let reply = CommandReply::LeadersBalanced(!records.is_empty());
+            Decision { records, reply }
+        }
+        Command::AlterReassignments {
+            allows_factor_change,
+            reassignments,
+        } => reassignment_commands::alter(image, config, allows_factor_change, &reassignments),
+        Command::RaiseClusterVersion {
+            version,
+            validate_only,
+        } => cluster_version::raise(image, version, validate_only),
+        _ => unreachable!("decided before"),
     }
 }
 

@@ -49,6 +49,33 @@ pub enum ControllerError {
     /// A broker does not support what the cluster has agreed on.
     #[error("{0}")]
     UnsupportedVersion(String),
+    /// The controller knows less than the leader: it is not the controller any more.
+    #[error("{0}")]
+    StaleController(String),
+    /// Whoever speaks as a leader is one no more.
+    #[error("{0}")]
+    FencedLeaderEpoch(String),
+    /// What is to be changed was changed by somebody else, or cannot be.
+    #[error("{0}")]
+    InvalidUpdateVersion(String),
+    /// A replica may not be in sync now.
+    #[error("{0}")]
+    IneligibleReplica(String),
+    /// It is done, and another broker leads.
+    #[error("{0}")]
+    NewLeaderElected(String),
+    /// The partition has the leader that was asked for.
+    #[error("{0}")]
+    ElectionNotNeeded(String),
+    /// The preferred leader is not in sync, or not there.
+    #[error("{0}")]
+    PreferredLeaderNotAvailable(String),
+    /// Nobody is there who could lead.
+    #[error("{0}")]
+    EligibleLeadersNotAvailable(String),
+    /// There is no reassignment to cancel.
+    #[error("{0}")]
+    NoReassignmentInProgress(String),
     /// All producer ids were given out.
     #[error("{0}")]
     ProducerIdsExhausted(String),

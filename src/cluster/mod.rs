@@ -13,12 +13,23 @@
 //! new ids are given to the controller.
 
 mod broker_commands;
+#[cfg(test)]
+mod cluster_property_test;
+#[cfg(test)]
+mod cluster_test;
+mod cluster_version;
+#[cfg(test)]
+mod cluster_world;
 mod config_commands;
 pub mod controller;
 pub mod controller_error;
-mod draft;
+pub mod election_commands;
 pub mod image;
+mod overlay;
 mod partition_change;
+mod partition_commands;
+mod placement;
+mod reassignment_commands;
 pub mod record;
 mod record_fields;
 mod topic_commands;

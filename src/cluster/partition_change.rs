@@ -124,6 +124,7 @@ fn lay_out(new: &mut PartitionImage, change: Change) -> Vec<i32> {
     }
     let replicas = &new.replicas;
     new.isr.retain(|node| replicas.contains(node));
+    complete_reassignment(new);
     match change.loss {
         Loss::None => {}
         Loss::Log(node) => {
@@ -142,6 +143,27 @@ fn lay_out(new: &mut PartitionImage, change: Change) -> Vec<i32> {
         }
     }
     removed
+}
+
+/// Ends a reassignment when all that are added are in sync.
+fn complete_reassignment(new: &mut PartitionImage) {
+    let is_removed = |node: &i32| new.removing_replicas.contains(node);
+    let stays: Vec<i32> = new
+        .isr
+        .iter()
+        .copied()
+        .filter(|node| !is_removed(node))
+        .collect();
+    let is_ready = new.adding_replicas.iter().all(|node| stays.contains(node));
+    let is_over = new.adding_replicas.is_empty() && new.removing_replicas.is_empty();
+    if is_over || !is_ready || stays.is_empty() {
+        return;
+    }
+    let replicas = new.replicas.iter().copied();
+    new.replicas = replicas.filter(|node| !is_removed(node)).collect();
+    new.isr = stays;
+    new.adding_replicas.clear();
+    new.removing_replicas.clear();
 }
 
 /// Chooses the leader; whether it has everything that was acknowledged.

@@ -8,6 +8,7 @@ use super::controller::{
 };
 use super::controller_error::{ControllerError, listed};
 use super::image::{MetadataImage, PartitionImage, TopicImage};
+use super::placement::{check_assignment, new_partition, place};
 use super::record::{MetadataRecord, TEXT_BYTES_MAX};
 use super::topic_name;
 use crate::config::broker::BrokerConfig;
@@ -108,12 +109,12 @@ pub(super) fn create(
         } else if twice.contains(topic.name.as_str()) {
             Err(duplicate_name())
         } else {
+            let id = unused_id(image, ids);
             check_new_name(image, &topic.name, &taken)
-                .and_then(|()| plan(image, config, topic, &allowance))
+                .and_then(|()| plan(image, config, (topic, id), &allowance))
                 .map(|(partitions, configs)| {
                     allowance.take(partitions.len());
                     taken.insert(topic_name::unified(&topic.name));
-                    let id = unused_id(image, ids);
                     let created = CreatedTopic {
                         id,
                         partitions: partitions.len(),
@@ -178,12 +179,12 @@ type Plan = (Vec<PartitionImage>, BTreeMap<String, String>);
 fn plan(
     image: &MetadataImage,
     config: &BrokerConfig,
-    topic: &NewTopic,
+    (topic, id): (&NewTopic, Uuid),
     allowance: &Allowance,
 ) -> Result<Plan, ControllerError> {
     let configs = check_configs(&topic.configs, config)?;
     let partitions = if topic.assignments.is_empty() {
-        automatic(image, config, topic, allowance)?
+        automatic(image, config, (topic, id), allowance)?
     } else {
         manual(image, topic, allowance)?
     };
@@ -233,19 +234,10 @@ pub(super) fn check_overrides(
         .map_err(|problems| invalid(problems.to_string()))
 }
 
-/// The registered brokers; before any registered, this node.
-fn broker_ids(image: &MetadataImage) -> Vec<i32> {
-    if image.brokers().is_empty() {
-        vec![image.node_id()]
-    } else {
-        image.brokers().keys().copied().collect()
-    }
-}
-
 fn automatic(
     image: &MetadataImage,
     config: &BrokerConfig,
-    topic: &NewTopic,
+    (topic, id): (&NewTopic, Uuid),
     allowance: &Allowance,
 ) -> Result<Vec<PartitionImage>, ControllerError> {
     let factor = match topic.replication_factor {
@@ -269,28 +261,7 @@ fn automatic(
     };
     let (factor, count) = (factor.unsigned_abs(), count.unsigned_abs());
     allowance.check(count as usize)?;
-    place(image, 0, count as usize, usize::from(factor))
-}
-
-/// Lays out `count` partitions from number `first` on, brokers in turn.
-fn place(
-    image: &MetadataImage,
-    first: usize,
-    count: usize,
-    factor: usize,
-) -> Result<Vec<PartitionImage>, ControllerError> {
-    let brokers = broker_ids(image);
-    if factor > brokers.len() {
-        return Err(ControllerError::InvalidReplicationFactor(format!(
-            "Unable to replicate the partition {factor} time(s): The target replication factor of \
-             {factor} cannot be reached because only {} broker(s) are registered.",
-            brokers.len()
-        )));
-    }
-    let replica = |at: usize| brokers[at % brokers.len()];
-    let partitions = (first..first + count)
-        .map(|number| PartitionImage::new((number..number + factor).map(replica).collect()));
-    Ok(partitions.collect())
+    place(image, id, 0..count as usize, usize::from(factor))
 }
 
 fn manual(
@@ -316,7 +287,7 @@ fn manual(
         check_assignment(image, replicas, factor)?;
         factor = Some(replicas.len());
         if partitions
-            .insert(*number, PartitionImage::new(replicas.clone()))
+            .insert(*number, new_partition(image, replicas.clone())?)
             .is_some()
         {
             return Err(ControllerError::InvalidReplicaAssignment(format!(
@@ -330,40 +301,6 @@ fn manual(
         ));
     }
     Ok(partitions.into_values().collect())
-}
-
-fn check_assignment(
-    image: &MetadataImage,
-    replicas: &[i32],
-    factor: Option<usize>,
-) -> Result<(), ControllerError> {
-    let refuse = |why: String| {
-        Err(ControllerError::InvalidReplicaAssignment(format!(
-            "The manual partition assignment includes {why}"
-        )))
-    };
-    if replicas.is_empty() {
-        return refuse("an empty replica list.".to_string());
-    }
-    let brokers = broker_ids(image);
-    for (index, broker) in replicas.iter().enumerate() {
-        if !brokers.contains(broker) {
-            return refuse(format!(
-                "broker {broker}, but no such broker is registered."
-            ));
-        }
-        if replicas[..index].contains(broker) {
-            return refuse(format!("the broker {broker} more than once."));
-        }
-    }
-    match factor {
-        Some(factor) if factor != replicas.len() => refuse(format!(
-            "a partition with {} replica(s), but this is not consistent with previous partitions, \
-             which have {factor} replica(s).",
-            replicas.len()
-        )),
-        _ => Ok(()),
-    }
 }
 
 /// Adds partitions to topics.
@@ -430,7 +367,7 @@ fn more_partitions(
     allowance.check(more)?;
     let factor = topic.partitions[0].replicas.len();
     let Some(assignments) = &wanted.assignments else {
-        return Ok((topic.id, place(image, present, more, factor)?));
+        return Ok((topic.id, place(image, topic.id, present..count, factor)?));
     };
     if assignments.len() != more {
         return Err(ControllerError::InvalidReplicaAssignment(format!(
