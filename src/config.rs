@@ -12,6 +12,7 @@
 //! no table is refused by name.
 
 pub mod broker;
+pub mod cluster;
 pub mod coordinators;
 pub mod derived;
 pub mod describe;

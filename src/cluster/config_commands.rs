@@ -331,7 +331,7 @@ impl<'a> Standing<'a> {
         }
         let none = Configs::new();
         let node_id = match target {
-            ConfigTarget::Broker(node_id) => node_id,
+            ConfigTarget::Broker(node_id) => *node_id,
             _ => self.image.node_id(),
         };
         let own = self.brokers.get(&node_id).unwrap_or(&none);
@@ -343,7 +343,7 @@ impl<'a> Standing<'a> {
             let config = self.config.with_dynamic(defaults, own);
             config.map_err(|problems| invalid(problems.to_string()))
         };
-        if target == ConfigTarget::BrokerDefault {
+        if *target == ConfigTarget::BrokerDefault {
             for own in self.brokers.values() {
                 resolved(own)?;
             }

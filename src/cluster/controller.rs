@@ -22,7 +22,7 @@ use crate::wire::codec::Uuid;
 pub const PRODUCER_ID_BLOCK: i64 = 1000;
 
 /// A topic to create.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct NewTopic {
     /// Its name.
     pub name: String,
@@ -37,7 +37,7 @@ pub struct NewTopic {
 }
 
 /// A topic to delete.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum TopicSelector {
     /// By name.
     Name(String),
@@ -46,7 +46,7 @@ pub enum TopicSelector {
 }
 
 /// A topic to grow.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct MorePartitions {
     /// Its name.
     pub name: String,
@@ -57,7 +57,7 @@ pub struct MorePartitions {
 }
 
 /// What settings are changed of.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub enum ConfigResource {
     /// A topic, by name.
     Topic(String),
@@ -68,7 +68,7 @@ pub enum ConfigResource {
 }
 
 /// What is done to a setting, by its number in IncrementalAlterConfigs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[repr(i8)]
 pub enum ConfigOperation {
     /// Sets it.
@@ -103,7 +103,7 @@ impl ConfigOperation {
 }
 
 /// Changes of one resource's settings.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ConfigAlteration {
     /// Whose settings.
     pub resource: ConfigResource,
@@ -112,7 +112,7 @@ pub struct ConfigAlteration {
 }
 
 /// All settings of one resource, replacing what it had.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ConfigReplacement {
     /// Whose settings.
     pub resource: ConfigResource,
@@ -121,7 +121,7 @@ pub struct ConfigReplacement {
 }
 
 /// What a broker says of itself.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct BrokerRegistration {
     /// Its node id.
     pub node_id: i32,
@@ -146,7 +146,7 @@ pub struct BrokerRegistration {
 }
 
 /// How the controller sees a broker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct BrokerState {
     /// Whether it may lead nothing.
     pub is_fenced: bool,
@@ -157,7 +157,7 @@ pub struct BrokerState {
 }
 
 /// Who is in sync, as the leader of a partition has it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct IsrChange {
     /// The topic.
     pub topic: Uuid,
@@ -172,7 +172,7 @@ pub struct IsrChange {
 }
 
 /// Whom an election may choose.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum ElectionKind {
     /// The first replica.
     Preferred,
@@ -184,7 +184,7 @@ pub enum ElectionKind {
 pub type ElectionResult = ((String, i32), Result<(), ControllerError>);
 
 /// Where a partition is to be.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Reassignment {
     /// The topic.
     pub topic: String,
@@ -195,7 +195,7 @@ pub struct Reassignment {
 }
 
 /// What the controller is asked.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Command {
     /// Creates topics.
     CreateTopics {
@@ -298,7 +298,7 @@ pub enum Command {
 }
 
 /// A topic as it was created.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct CreatedTopic {
     /// Its id.
     pub id: Uuid,
@@ -311,7 +311,7 @@ pub struct CreatedTopic {
 }
 
 /// A topic as it was deleted.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct DeletedTopic {
     /// Its name.
     pub name: String,
@@ -320,7 +320,7 @@ pub struct DeletedTopic {
 }
 
 /// What the controller answers, one result per name.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum CommandReply {
     /// By name; a name that came twice is there once, refused.
     TopicsCreated(Vec<(String, Result<CreatedTopic, ControllerError>)>),

@@ -2,7 +2,7 @@
 //! Kafka's code.
 
 /// A refusal, with the words for the client.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, serde::Serialize, serde::Deserialize)]
 pub enum ControllerError {
     /// The name of a topic breaks a rule, or collides with another's.
     #[error("{0}")]

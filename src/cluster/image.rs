@@ -13,7 +13,7 @@ pub const CLUSTER_VERSION_MIN: u16 = 1;
 pub const CLUSTER_VERSION_MAX: u16 = 1;
 
 /// One partition.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct PartitionImage {
     /// The broker that leads it, or -1.
     pub leader: i32,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use super::cluster::ClusterConfig;
 use super::coordinators::{GroupsConfig, TransactionsConfig};
 use super::derived;
 use super::group;
@@ -28,6 +29,10 @@ section! {
         rack: Option<String> = "", Kind::OptionalText, "", ["broker.rack"];
         /// What it does in its cluster.
         roles: Vec<String> = "broker,controller", Kind::Choices(&["broker", "controller"]), "", ["process.roles"];
+        /// Nodes that vote about metadata when a cluster begins, each as id@host:port of its inter_broker listener; empty: this one alone.
+        quorum: Vec<String> = "", Kind::List, "", ["controller.quorum.voters"];
+        /// The cluster of this node; left empty, what the data directory says, and in a new one what follows from node.quorum.
+        cluster_id: Option<String> = "", Kind::OptionalText, "", [];
     }
 }
 
@@ -54,7 +59,7 @@ section! {
         client: Address = "127.0.0.1:9092", Kind::Address, "", ["listeners"];
         /// What clients are told to connect to, when it differs.
         advertised: Option<Address> = "", Kind::OptionalAddress, "", ["advertised.listeners"];
-        /// Where other brokers connect; reserved.
+        /// Where other brokers connect; needed in a cluster of several.
         inter_broker: Option<Address> = "", Kind::OptionalAddress, "", [];
         /// Metrics, health and console over HTTP; left empty, there are none.
         admin: Option<Address> = "127.0.0.1:9644", Kind::OptionalAddress, "", [];
@@ -237,6 +242,8 @@ pub struct BrokerConfig {
     pub groups: GroupsConfig,
     /// Transactions.
     pub transactions: TransactionsConfig,
+    /// Clusters of several brokers.
+    pub cluster: ClusterConfig,
     /// Defaults of new topics.
     pub defaults: DefaultsConfig,
     pub(super) settings: Settings,
@@ -383,6 +390,7 @@ impl BrokerConfig {
             limits: LimitsConfig::from_settings(&settings),
             groups: GroupsConfig::from_settings(&settings),
             transactions: TransactionsConfig::from_settings(&settings),
+            cluster: ClusterConfig::from_settings(&settings),
             defaults: DefaultsConfig::from_settings(&settings),
             settings,
         }
@@ -409,11 +417,6 @@ impl BrokerConfig {
             }
         };
         refuse(
-            self.listeners.inter_broker.is_some(),
-            "listeners.inter_broker",
-            "clusters of several brokers are not built yet; port 9093 is reserved for them",
-        );
-        refuse(
             self.listeners.per_core,
             "listeners.per_core",
             "a port per core is not built yet; leave it false",
@@ -421,12 +424,7 @@ impl BrokerConfig {
         refuse(
             self.node.roles.len() != 2,
             "node.roles",
-            "a single node is broker and controller; other roles need clusters, not built yet",
-        );
-        refuse(
-            self.defaults.replication_factor > 1,
-            "default.replication.factor",
-            "replication needs clusters of several brokers, which are not built yet; use 1",
+            "every node is broker and controller; a node with one role is not built yet",
         );
     }
 
@@ -493,6 +491,7 @@ pub(super) fn knobs() -> Vec<Knob> {
     knobs.extend(LimitsConfig::knobs());
     knobs.extend(GroupsConfig::knobs());
     knobs.extend(TransactionsConfig::knobs());
+    knobs.extend(ClusterConfig::knobs());
     knobs.extend(DefaultsConfig::knobs());
     knobs.extend(topic::default_knobs());
     knobs

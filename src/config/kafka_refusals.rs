@@ -48,7 +48,10 @@ impl Reason {
                 "quotas are not built yet; the [limits] section bounds memory and connections"
             }
             Quorum => "the metadata quorum is built in and a single node needs no settings for it",
-            Replication => "clusters of several brokers are not built yet; leave it out",
+            Replication => {
+                "followers fetch with one loop per core and leader, which needs no such setting; \
+                 leave it out"
+            }
             Plugins => "Java classes cannot be loaded; leave it out",
             Metrics => "metrics are served over HTTP at listeners.admin under /metrics",
             Threads => {
@@ -125,11 +128,8 @@ const REFUSALS: &[Refusal] = &[
     refuse("alter.log.dirs.replication.quota.window.size.seconds", &["1"], Quotas),
     refuse("authorizer.class.name", &[""], Security),
     refuse("auto.include.jmx.reporter", &[], Removed),
-    refuse("auto.leader.rebalance.enable", &["true"], Replication),
     refuse("background.threads", &["10"], Threads),
-    refuse("broker.heartbeat.interval.ms", &["2000"], Quorum),
     refuse("broker.id.generation.enable", &[], Removed),
-    refuse("broker.session.timeout.ms", &["9000"], Quorum),
     refuse("client.quota.callback.class", &[], Quotas),
     refuse("config.providers", &[""], Plugins),
     refuse("connection.failed.authentication.delay.ms", &["100"], Security),
@@ -149,7 +149,6 @@ const REFUSALS: &[Refusal] = &[
     refuse("controller.quorum.fetch.timeout.ms", &["2000"], Quorum),
     refuse("controller.quorum.request.timeout.ms", &["2000"], Quorum),
     refuse("controller.quorum.retry.backoff.ms", &["20"], Quorum),
-    refuse("controller.quorum.voters", &[""], Quorum),
     refuse("controller.quota.window.num", &["11"], Quotas),
     refuse("controller.quota.window.size.seconds", &["1"], Quotas),
     refuse("controller.socket.timeout.ms", &["30000"], Quorum),
@@ -217,7 +216,6 @@ const REFUSALS: &[Refusal] = &[
     refuse("internal.metadata.max.batch.size.in.bytes", &["8388608"], Quorum),
     refuse("kafka.metrics.polling.interval.secs", &["10"], Metrics),
     refuse("kafka.metrics.reporters", &[""], Metrics),
-    refuse("leader.imbalance.check.interval.seconds", &["300"], Replication),
     refuse("listener.security.protocol.map", &["SASL_SSL:SASL_SSL,PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT"], Security),
     refuse("log.cleaner.io.buffer.load.factor", &["0.9"], Cleaner),
     refuse("log.cleaner.io.buffer.size", &["524288"], Cleaner),
@@ -293,12 +291,8 @@ const REFUSALS: &[Refusal] = &[
     refuse("remote.log.storage.manager.impl.prefix", &["rsm.config."], TieredStorage),
     refuse("remote.log.storage.system.enable", &["false"], TieredStorage),
     refuse("replica.fetch.backoff.ms", &["1000"], Replication),
-    refuse("replica.fetch.max.bytes", &["1048576"], Replication),
     refuse("replica.fetch.min.bytes", &["1"], Replication),
-    refuse("replica.fetch.response.max.bytes", &["10485760"], Replication),
-    refuse("replica.fetch.wait.max.ms", &["500"], Replication),
     refuse("replica.high.watermark.checkpoint.interval.ms", &["5000"], Replication),
-    refuse("replica.lag.time.max.ms", &["30000"], Replication),
     refuse("replica.selector.class", &[], Replication),
     refuse("replica.socket.receive.buffer.bytes", &["65536"], Replication),
     refuse("replica.socket.timeout.ms", &["30000"], Replication),

@@ -16,7 +16,9 @@ pub struct CoordinatorRecord {
 }
 
 /// A producer in one of its epochs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
 pub struct ProducerIdAndEpoch {
     /// Its id.
     pub id: i64,

@@ -9,7 +9,9 @@ use super::transaction_request::{ClientProtocol, Partitions};
 use crate::wire::error_code::ErrorCode;
 
 /// What a transactional id does; the numbers are those of the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
 #[repr(i8)]
 pub enum TransactionState {
     /// It has a producer and no transaction yet.

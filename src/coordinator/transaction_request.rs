@@ -10,7 +10,9 @@ use crate::wire::error_code::ErrorCode;
 pub type Partitions = BTreeMap<String, BTreeSet<i32>>;
 
 /// Which protocol of transactions the client speaks (`transaction.version`, KIP-890).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
 pub enum ClientProtocol {
     /// Partitions are added by the client; the epoch stays.
     V1,
@@ -19,7 +21,7 @@ pub enum ClientProtocol {
 }
 
 /// A request to one shard.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum TransactionRequest {
     /// InitProducerId with a transactional id.
     Init {
@@ -72,7 +74,7 @@ pub enum TransactionRequest {
 }
 
 /// Which transactions are listed; what is empty does not filter.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct TransactionFilter {
     /// States.
     pub states: Vec<TransactionState>,
@@ -83,7 +85,7 @@ pub struct TransactionFilter {
 }
 
 /// The answer to the request of the same name.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum TransactionAnswer {
     /// The producer to be.
     Init(Result<ProducerIdAndEpoch, ErrorCode>),
@@ -100,7 +102,7 @@ pub enum TransactionAnswer {
 }
 
 /// A transactional id as an operator sees it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct TransactionDescription {
     /// What it does.
     pub state: TransactionState,
@@ -115,7 +117,7 @@ pub struct TransactionDescription {
 }
 
 /// A line of a list.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ListedTransaction {
     /// Whose.
     pub transactional_id: String,
@@ -126,7 +128,7 @@ pub struct ListedTransaction {
 }
 
 /// Markers to be written, when the decision to write them is durable.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct MarkerJob {
     /// Whose transaction ends.
     pub transactional_id: String,

@@ -3,7 +3,9 @@
 use std::fmt;
 
 /// Names a log inside: the topic's id and the partition's number. Names on disk are for people.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
 pub struct LogId {
     /// The topic's id, unique for ever.
     pub topic: [u8; 16],

@@ -52,6 +52,9 @@ pub struct Replica {
     abdications: Cell<u64>,
     turns: Rc<Turns>,
     watchers: RefCell<Vec<Weak<Signal>>>,
+    /// Followers that wait for records.
+    end_watchers: RefCell<Vec<Weak<Signal>>>,
+    is_being_cut: Cell<bool>,
     guards: Guards,
 }
 
@@ -134,6 +137,8 @@ impl Replica {
             abdications: Cell::new(0),
             turns: Rc::default(),
             watchers: RefCell::default(),
+            end_watchers: RefCell::default(),
+            is_being_cut: Cell::new(false),
             guards: Guards::default(),
             log,
         };
@@ -186,6 +191,7 @@ impl Replica {
         drop(role);
         self.log.flush_moved().raise();
         self.grew();
+        self.end_moved();
     }
 
     /// The log.
@@ -443,6 +449,7 @@ impl Replica {
     fn place(&self, header: &BatchHeader, payload: &[u8]) -> Placed {
         let epoch = LeaderEpoch(self.leader_epoch.get());
         let appended = self.log.append(header, payload, epoch);
+        self.end_moved();
         Placed {
             base_offset: appended.base_offset,
             end: appended.end,
@@ -487,14 +494,20 @@ impl Replica {
         Ok(self.place(&header, &bytes[HEADER_BYTES..]))
     }
 
-    /// Appends a batch of the leader's log. On return its place is fixed. Only one task does this,
-    /// and none while this broker leads.
+    /// Appends a batch of the log of the leader that is `followed` in its epoch; false when that is
+    /// over or the batch is there already. On return its place is fixed.
     pub async fn append_replicated(
         &self,
+        followed: (i32, i32),
         header: &BatchHeader,
         payload: &[u8],
-    ) -> Result<(), LogError> {
+    ) -> Result<bool, LogError> {
+        let turn = self.take_turn();
+        turn.come().await;
         let base_offset = Offset(header.base_offset);
+        if !self.follows(followed) {
+            return Ok(false);
+        }
         if base_offset.0 - self.log.end_offset().0 > MOST_GAP {
             self.log.skip_to(base_offset).await?;
         }
@@ -503,8 +516,58 @@ impl Replica {
         self.log
             .ready(size_bytes, span, header.max_timestamp)
             .await?;
+        if !self.follows(followed) || base_offset < self.log.end_offset() {
+            return Ok(false);
+        }
         self.log.append_replicated(header, payload);
-        Ok(())
+        Ok(true)
+    }
+
+    fn follows(&self, (leader, epoch): (i32, i32)) -> bool {
+        self.followed_leader() == Some(leader) && self.leader_epoch() == epoch
+    }
+
+    /// Cuts the log where it and that of the leader `followed` in its epoch part. Until that is done
+    /// nothing is asked of anybody nor reported: what is cut would count as flushed.
+    pub async fn cut_replicated(&self, followed: (i32, i32), to: Offset) -> Result<(), LogError> {
+        let turn = self.take_turn();
+        turn.come().await;
+        if !self.follows(followed) {
+            return Ok(());
+        }
+        let known = self.high_watermark();
+        if to < known {
+            tracing::error!(log = %self.log.directory_name(), %to, %known,
+                "the leader lacks records below the high watermark: an unclean election");
+        }
+        self.is_being_cut.set(true);
+        let cut = self.log.truncate(to).await;
+        self.is_being_cut.set(false);
+        self.high_watermark
+            .set(self.high_watermark.get().min(self.log.end_offset()));
+        cut
+    }
+
+    /// Whether it is being cut.
+    #[must_use]
+    pub fn is_being_cut(&self) -> bool {
+        self.is_being_cut.get()
+    }
+
+    /// Raises `signal` once when something is appended, committed or not, or the role changes.
+    pub fn watch_end(&self, signal: &Rc<Signal>) {
+        let mut watchers = self.end_watchers.borrow_mut();
+        if watchers.len() == watchers.capacity() {
+            watchers.retain(|watcher| watcher.strong_count() > 0);
+        }
+        watchers.push(Rc::downgrade(signal));
+    }
+
+    fn end_moved(&self) {
+        let watchers = std::mem::take(&mut *self.end_watchers.borrow_mut());
+        for signal in watchers.iter().filter_map(Weak::upgrade) {
+            signal.raise();
+        }
     }
 
     /// Waits until what was placed is flushed here.

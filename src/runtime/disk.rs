@@ -196,7 +196,7 @@ fn allocate(file: &std::fs::File, size_bytes: u64) -> io::Result<()> {
     }
 }
 
-fn pools() -> Rc<Pools> {
+pub(super) fn pools() -> Rc<Pools> {
     executor::core().pools().clone()
 }
 

@@ -126,6 +126,22 @@ fn internet(address: SockAddr) -> io::Result<SocketAddr> {
         .ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
 }
 
+/// The first address of a host; a name is looked up off the core.
+///
+/// # Errors
+/// As getaddrinfo(3).
+pub async fn resolve(host: &str, port: u16) -> io::Result<Option<SocketAddr>> {
+    if let Ok(address) = host.parse() {
+        return Ok(Some(SocketAddr::new(address, port)));
+    }
+    let named = (host.to_string(), port);
+    let pools = super::disk::pools();
+    pools
+        .bulk
+        .run(move || Ok(std::net::ToSocketAddrs::to_socket_addrs(&named)?.next()))
+        .await
+}
+
 /// A connection. Reading and writing at the same time is fine; one reader and one writer.
 pub struct Socket {
     descriptor: Arc<OwnedFd>,

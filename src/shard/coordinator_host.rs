@@ -48,7 +48,7 @@ const COMMIT_PATIENCE: Duration = Duration::from_secs(5);
 const LEAST_TICK: Duration = Duration::from_millis(5);
 
 /// Why a coordinator does not answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Unavailable {
     /// Its partition is not led here.
     NotHere,

@@ -25,7 +25,7 @@ pub fn log_of(topic: &TopicImage, partition: i32) -> Option<LogId> {
 }
 
 /// Why a partition did not do what was asked.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum PartitionError {
     /// This broker does not have the partition.
     Unknown,
@@ -101,7 +101,7 @@ pub struct AppendPart {
 }
 
 /// A batch's place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct AppendedPart {
     /// Offset of its first record.
     pub base_offset: i64,
@@ -293,7 +293,7 @@ impl FetchedPart {
 }
 
 /// Why a command reached no decision.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum ControlFailure {
     /// Too many commands wait.
     Overloaded,

@@ -20,8 +20,10 @@ use super::coordinators::{
     CoordinatorAnswer, CoordinatorCall, Coordinators, CoordinatorsCell, FirstWord, ParkedCall,
 };
 use super::image_delta;
+use super::peer_protocol::ReplicaFetchPart;
 use super::placement;
 use super::replica_manager::{PartResult, ReplicaManager};
+use super::replication::{Follower, ReplicaFetchTerms, ReplicaFetched};
 use super::request::{
     AppendPart, AppendedPart, ControlFailure, DeleteRecordsPart, DirectoryState, EpochEndPart,
     FetchPart, FetchTerms, FetchedPart, FoundOffset, ListOffsetsPart, LogUsage, PartitionError,
@@ -30,7 +32,7 @@ use super::request::{
 use crate::cluster::controller::{Command, CommandReply};
 use crate::cluster::image::MetadataImage;
 use crate::config::broker::BrokerConfig;
-use crate::log::position::LogId;
+use crate::log::position::{LogId, Offset};
 use crate::partition::verification::Verification;
 use crate::runtime::clock;
 use crate::runtime::core_id::CoreId;
@@ -45,7 +47,7 @@ use crate::wire::transaction_marker::TransactionMarker;
 const MOST_PER_TURN: usize = 64;
 
 /// What one core asks another.
-enum Question {
+pub(super) enum Question {
     Append(Vec<AppendPart>, Promise, Duration),
     Read(Vec<FetchPart>, usize, bool),
     AwaitGrowth(Vec<(LogId, i64)>, bool, Duration),
@@ -61,10 +63,13 @@ enum Question {
     Control(Command),
     Coordinate(CoordinatorCall, ParkedCall),
     Parked(ParkedCall, Box<Outcome<CoordinatorAnswer>>),
+    ReplicaRead(Vec<ReplicaFetchPart>, Follower, ReplicaFetchTerms),
+    AwaitEnds(Vec<(LogId, Offset)>, Duration),
+    ReplicaReport(Vec<ReplicaFetchPart>, Follower),
 }
 
 /// What comes back.
-enum Answer {
+pub(super) enum Answer {
     Appended(Vec<PartResult<AppendedPart>>),
     Fetched(Vec<FetchedPart>),
     Grown,
@@ -78,6 +83,7 @@ enum Answer {
     Applied,
     Controlled(Result<CommandReply, ControlFailure>),
     Coordinated(FirstWord),
+    ReplicaRead(Vec<ReplicaFetched>),
 }
 
 /// A question with the number its answer carries.
@@ -544,7 +550,7 @@ impl Router {
     }
 
     /// Groups parts by their owner, remembering their places.
-    fn by_owner<P>(
+    pub(super) fn by_owner<P>(
         &self,
         parts: Vec<P>,
         log: impl Fn(&P) -> LogId,
@@ -678,6 +684,18 @@ impl Router {
         Some(answer)
     }
 
+    /// Asks the core that owns something, be it this one; None when it is refused.
+    pub(super) fn ask_owner(
+        self: &Rc<Self>,
+        owner: CoreId,
+        question: Question,
+    ) -> Option<Promised<Answer>> {
+        if owner == self.core {
+            return Some(self.clone().answer_here(question));
+        }
+        self.ask(owner, question)
+    }
+
     /// Does what another core would be asked for, in a task, so that all owners work at once.
     fn answer_here(self: Rc<Self>, question: Question) -> Promised<Answer> {
         let (done, answer) = promise();
@@ -781,6 +799,19 @@ impl Router {
             }
             Question::Parked(parked, answer) => {
                 self.coordinators().deliver(parked, *answer);
+                Answer::Applied
+            }
+            Question::ReplicaRead(parts, follower, terms) => {
+                let read = self.replicas.read_for_follower(&parts, follower, terms);
+                Answer::ReplicaRead(read.await)
+            }
+            Question::AwaitEnds(seen, at_most) => {
+                let moved = self.replicas.ends_beyond(&seen);
+                futures_lite::future::or(moved, clock::sleep(at_most)).await;
+                Answer::Grown
+            }
+            Question::ReplicaReport(parts, follower) => {
+                self.replicas.note_report(&parts, follower);
                 Answer::Applied
             }
             Question::Control(command) => Answer::Controlled(self.control_here(command).await),

@@ -19,7 +19,8 @@ enum Reaction {
 macro_rules! error_codes {
     ($($code:literal $variant:ident $name:literal $reaction:ident $message:literal;)*) => {
         /// An error code of the wire.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+        #[serde(into = "i16", try_from = "i16")]
         #[repr(i16)]
         pub enum ErrorCode {
             $(#[doc = $message] $variant = $code,)*
@@ -234,6 +235,14 @@ impl From<ErrorCode> for i16 {
 impl fmt::Display for ErrorCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
+    }
+}
+
+impl TryFrom<i16> for ErrorCode {
+    type Error = &'static str;
+
+    fn try_from(code: i16) -> Result<ErrorCode, &'static str> {
+        ErrorCode::from_code(code).ok_or("no error code of Kafka's")
     }
 }
 

@@ -14,7 +14,7 @@ const COMMIT: i16 = 1;
 const VERSION: i16 = 0;
 
 /// The end of a producer's transaction in one log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct TransactionMarker {
     /// Whose transaction.
     pub producer_id: i64,
