@@ -16,6 +16,7 @@ mod config_commands;
 pub mod controller;
 pub mod controller_error;
 pub mod image;
+pub mod quorum;
 pub mod record;
 mod topic_commands;
 pub mod topic_name;
