@@ -15,6 +15,7 @@ use std::time::Duration;
 use crate::admin::server::{self, AdminState};
 use crate::api::dispatch::Api;
 use crate::cluster::image::MetadataImage;
+use crate::cluster::quorum::member::Voter;
 use crate::cluster::record::MetadataRecord;
 use crate::config::broker::BrokerConfig;
 use crate::config::derived::{BUSY_SEGMENT_BYTES, DerivedLimits, POOLED_FILE_MIN_BYTES};
@@ -23,7 +24,6 @@ use crate::log::data_directory::{self, DataDirectories, DataDirectory};
 use crate::log::journal::JournalLimits;
 use crate::log::log_directory::{Housekeeping, LogDirectory};
 use crate::log::partition_log::{LogImage, LogSettings};
-use crate::log::position::Offset;
 use crate::log::recovery::{RecoveredCore, RecoveryError, recover};
 use crate::log::segment_pool::PoolLimits;
 use crate::net::acceptor::{Handover, ListenerTraits, NetCore};
@@ -45,7 +45,6 @@ use crate::shard::core_metrics;
 use crate::shard::directory_health::DirectoryHealth;
 use crate::shard::directory_watch;
 use crate::shard::housekeeping::HousekeepingConfig;
-use crate::shard::metadata_snapshot::Snapshot;
 use crate::shard::placement;
 use crate::shard::replica_manager::{ReplicaManager, ReplicaSettings};
 use crate::shard::router::{Router, RouterPorts};
@@ -425,6 +424,7 @@ async fn run_core(core: CoreId, shared: Arc<Shared>) {
     while shared.drained.load(Ordering::Acquire) < shared.cores {
         clock::sleep(Duration::from_millis(1)).await;
     }
+    router.stop_controller();
     router.replicas().shut_down().await;
 }
 
@@ -544,18 +544,17 @@ async fn lead_cluster(
     let replica: Rc<Replica> = replicas
         .replica(placement::METADATA_LOG)
         .expect("led above");
-    let snapshot = Snapshot::read(directory)?;
-    if snapshot.next_offset > Offset(0) && replica.log().end_offset() < snapshot.next_offset {
-        return Err(format!(
-            "the metadata log ends at {}, before its snapshot ({})",
-            replica.log().end_offset(),
-            snapshot.next_offset
-        ));
-    }
-    let controller = ControllerService::load(router, replica, directory, snapshot, empty).await?;
-    router.set_controller(controller.clone());
     let config = &shared.config;
     let advertised = config.advertised_address();
+    let voter = Voter {
+        node_id: config.node.id,
+        directory_id: None,
+        host: advertised.host.clone(),
+        port: advertised.port,
+    };
+    let controller =
+        ControllerService::load(router, replica, directory, empty, vec![voter]).await?;
+    router.set_controller(controller.clone());
     let port = if advertised.port == 0 {
         shared.port.load(Ordering::Acquire)
     } else {
@@ -567,10 +566,14 @@ async fn lead_cluster(
         port,
         rack: config.node.rack.clone(),
     };
-    controller
-        .commit(vec![started])
+    let index = controller
+        .propose(vec![started])
         .await
-        .map_err(|failure| format!("the metadata log does not take records: {failure:?}"))
+        .map_err(|failure| format!("the metadata log does not take records: {failure:?}"))?;
+    // Not before: nobody may be served under the leader epochs of the last run.
+    controller.begin_publishing();
+    controller.applied_to(index).await;
+    Ok(())
 }
 
 fn housekeeping_config(shared: &Shared) -> HousekeepingConfig {

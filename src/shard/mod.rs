@@ -12,6 +12,7 @@
 //! ([`directory_health`]). Requests between cores may be refused when a mailbox is full; answers
 //! never are.
 
+mod controller_quorum;
 pub mod controller_service;
 pub mod coordinator_host;
 mod coordinator_log;
@@ -22,9 +23,11 @@ pub mod directory_watch;
 pub mod housekeeping;
 mod image_delta;
 mod image_topics;
+mod metadata_entry;
 pub mod metadata_snapshot;
 pub mod partition_transactions;
 pub mod placement;
+mod quorum_log;
 pub mod replica_manager;
 pub mod request;
 pub mod router;

@@ -141,6 +141,8 @@ struct Outstanding {
     number: u64,
     held: Vec<Message>,
     installed: Option<SnapshotPoint>,
+    /// With changes of the members among them.
+    committed: Vec<eraftpb::Entry>,
 }
 
 /// See the head of this file.
@@ -373,7 +375,14 @@ impl QuorumNode {
         }
         work.append = ready.entries().iter().map(Entry::from_raft).collect();
         work.truncate_from = self.raw.mut_store().append(ready.entries());
-        self.committed.extend(ready.take_committed_entries());
+        let mut committed = ready.take_committed_entries();
+        if committed.iter().any(is_change) {
+            // Nobody counts votes of new members and, after a crash, of the old ones again: that
+            // the change is committed is durable before it is in force.
+            work.state.get_or_insert(self.state());
+        } else {
+            self.committed.extend(committed.drain(..));
+        }
         let number = ready.number();
         self.raw.advance_append_async(ready);
         work.send_now = self.encode(send_now);
@@ -381,24 +390,29 @@ impl QuorumNode {
             number,
             held,
             installed,
+            committed,
         });
         Some(work)
     }
 
     /// The state when term or vote are not those that were told last.
     fn changed_state(&mut self) -> Option<DurableState> {
-        let hard_state = self.raw.raft.hard_state();
-        let told = Some((hard_state.term, hard_state.vote));
+        let told = Some((self.raw.raft.term, self.raw.raft.vote));
         if self.state_told == told {
             return None;
         }
         self.state_told = told;
-        Some(DurableState {
+        Some(self.state())
+    }
+
+    fn state(&self) -> DurableState {
+        let hard_state = self.raw.raft.hard_state();
+        DurableState {
             term: hard_state.term,
             vote: node_id(hard_state.vote),
             commit: hard_state.commit,
             founders: self.founders.clone(),
-        })
+        }
     }
 
     /// The work that was taken last is durable; the messages that had to wait for it.
@@ -414,6 +428,7 @@ impl QuorumNode {
                 node.snapshot_index = point.index;
                 node.members = point.members;
             }
+            node.committed.extend(outstanding.committed);
             node.encode(outstanding.held)
         });
         outgoing.unwrap_or_default()
@@ -626,6 +641,10 @@ fn check_entries(state: &DurableState, base: (u64, u64), entries: &[Entry]) -> R
         ));
     }
     Ok(())
+}
+
+fn is_change(entry: &eraftpb::Entry) -> bool {
+    entry.get_entry_type() != eraftpb::EntryType::EntryNormal
 }
 
 fn read_snapshot(snapshot: &Snapshot) -> InstalledSnapshot {

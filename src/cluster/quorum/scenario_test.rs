@@ -192,3 +192,28 @@ fn leadership_is_handed_over() {
     let refused = world.peers[leader].node.as_mut().unwrap().propose(vec![1]);
     assert_eq!(refused.unwrap_err().leader, Some(other as i32));
 }
+
+#[test]
+fn a_change_of_the_members_is_in_force_when_its_commitment_is_durable() {
+    let mut node = alone();
+    node.lead_alone();
+    settle(&mut node);
+    node.take_committed();
+    let add = MembershipChange::AddLearner(voter(1));
+    let index = node.change_members(&add).unwrap().index;
+    assert_eq!(settle_entry(&mut node), index);
+    let work = node.take_work().unwrap();
+    assert!(work.state.is_some_and(|state| state.commit >= index));
+    assert_eq!(node.take_committed(), []);
+    assert!(node.members().learners.is_empty());
+    node.work_is_durable();
+    assert_eq!(node.take_committed().len(), 1);
+    assert_eq!(node.members().learners.keys().collect::<Vec<_>>(), [&1]);
+}
+
+/// Makes one piece of work durable; its last entry.
+fn settle_entry(node: &mut QuorumNode) -> u64 {
+    let work = node.take_work().unwrap();
+    node.work_is_durable();
+    work.append.last().unwrap().index
+}

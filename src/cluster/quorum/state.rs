@@ -18,7 +18,8 @@ pub struct DurableState {
     pub term: u64,
     /// Whom it voted for in that term.
     pub vote: Option<i32>,
-    /// Entries up to here were committed when this was written; only a hint, more may be.
+    /// Entries up to here were committed when this was written; more may be, but no change of the
+    /// members that was in force here.
     pub commit: u64,
     /// Who the members were at index 1; a snapshot brings those of its own index. Nobody: this node
     /// is not one of the founders and waits to be told.
