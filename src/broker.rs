@@ -8,23 +8,24 @@
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use crate::admin::server::{self, AdminState};
 use crate::api::dispatch::Api;
-use crate::cluster::controller::{BrokerRegistration, Command, CommandReply, decide};
+use crate::api::peer_requests::INTER_BROKER_LISTENER;
+use crate::cluster::controller::BrokerRegistration;
 use crate::cluster::image::{CLUSTER_VERSION_MAX, MetadataImage};
-use crate::cluster::record::MetadataRecord;
+use crate::cluster::quorum::member::Voter;
 use crate::config::broker::BrokerConfig;
+use crate::config::kind::Address;
 use crate::config::derived::{BUSY_SEGMENT_BYTES, DerivedLimits, POOLED_FILE_MIN_BYTES};
 use crate::log::chunk_cache::{CacheLimits, ChunkCache};
 use crate::log::data_directory::{self, DataDirectories, DataDirectory};
 use crate::log::journal::JournalLimits;
 use crate::log::log_directory::{Housekeeping, LogDirectory};
 use crate::log::partition_log::{LogImage, LogSettings};
-use crate::log::position::Offset;
 use crate::log::recovery::{RecoveredCore, RecoveryError, recover};
 use crate::log::segment_pool::PoolLimits;
 use crate::net::acceptor::{Handover, ListenerTraits, NetCore};
@@ -48,7 +49,8 @@ use crate::shard::core_metrics;
 use crate::shard::directory_health::DirectoryHealth;
 use crate::shard::directory_watch;
 use crate::shard::housekeeping::HousekeepingConfig;
-use crate::shard::metadata_snapshot::Snapshot;
+use crate::shard::membership::Membership;
+use crate::shard::peers::PeerIdentity;
 use crate::shard::placement;
 use crate::shard::replica_manager::{ReplicaManager, ReplicaSettings};
 use crate::shard::router::{Router, RouterPorts};
@@ -104,13 +106,15 @@ struct Shared {
     directories: Vec<PathBuf>,
     health: Arc<DirectoryHealth>,
     cluster_id: String,
-    /// The identity of the first directory.
-    directory_id: Uuid,
+    /// Who this node is to others.
+    identity: PeerIdentity,
     connection_limits: Arc<ConnectionLimits>,
     parts: Mutex<Vec<Option<CoreParts>>>,
     /// The port that was bound, when the kernel was to choose.
     port: AtomicU16,
     reports: Mutex<mpsc::Sender<Result<CoreId, String>>>,
+    /// Whether the first core has tried to bind the listener for other brokers.
+    has_inter_broker: AtomicBool,
     /// Cores that have no request in flight any more.
     drained: AtomicUsize,
     admin: AdminState,
@@ -290,6 +294,13 @@ fn assemble(
             stop,
         }));
     }
+    let identity = PeerIdentity {
+        cluster_id: held.cluster_id.to_string(),
+        node_id: config.node.id,
+        directory_id: held.list[0].directory_id.unwrap_or(Uuid::ZERO),
+        voters: config.voters(),
+        frame_max_bytes: config.cluster.peer_frame_max_bytes,
+    };
     let connection_limits = ConnectionLimits::new(
         cores,
         config.limits.connections_max,
@@ -305,11 +316,12 @@ fn assemble(
             .collect(),
         health,
         cluster_id: held.cluster_id.to_string(),
-        directory_id: held.list[0].directory_id.unwrap_or(Uuid::ZERO),
+        identity,
         connection_limits,
         parts: Mutex::new(parts),
         port: AtomicU16::new(config.listeners.client.port),
         reports: Mutex::new(mpsc::channel().0),
+        has_inter_broker: AtomicBool::new(false),
         drained: AtomicUsize::new(0),
         admin: AdminState {
             pages: (0..cores).map(|_| MetricPage::default()).collect(),
@@ -425,6 +437,8 @@ async fn run_core(core: CoreId, shared: Arc<Shared>) {
         stop.receive().await;
     };
     futures_lite::future::or(told, router.replicas().metadata_failed()).await;
+    // Others take what this broker leads while it still serves.
+    router.leave_cluster().await;
     router.coordinators().stop();
     net.shutdown(STOP_GRACE).await;
     shared.drained.fetch_add(1, Ordering::AcqRel);
@@ -432,6 +446,7 @@ async fn run_core(core: CoreId, shared: Arc<Shared>) {
     while shared.drained.load(Ordering::Acquire) < shared.cores {
         clock::sleep(Duration::from_millis(1)).await;
     }
+    router.stop_controller();
     router.replicas().shut_down().await;
 }
 
@@ -471,7 +486,33 @@ async fn start_core(
         },
     );
     let empty = MetadataImage::empty(&shared.cluster_id, config.node.id);
-    let router = Router::start(parts.ports, shared.cores, replicas, config, empty.clone());
+    let router = Router::start(
+        parts.ports,
+        shared.cores,
+        replicas,
+        config,
+        empty.clone(),
+        shared.identity.clone(),
+    );
+    let api = Api::new(router.clone(), shared.cores);
+    let net = NetCore::start(
+        net_limits(shared),
+        shared.connection_limits.clone(),
+        parts.handover,
+        api,
+    );
+    // Others are heard before this node is ready: it becomes that with their help.
+    if let Some(address) = &shared.config.listeners.inter_broker {
+        let is_first = core == placement::CONTROLLER_CORE;
+        let listener = bind_inter_broker(shared, address, is_first)?;
+        net.listen(
+            listener,
+            ListenerTraits {
+                listener: INTER_BROKER_LISTENER,
+                authenticates: false,
+            },
+        );
+    }
     let listener = if core == placement::CONTROLLER_CORE {
         let listener = bind(shared, true)?;
         lead_cluster(shared, &router, empty).await?;
@@ -480,13 +521,6 @@ async fn start_core(
         router.ready().await;
         bind(shared, false)?
     };
-    let api = Api::new(router.clone(), shared.cores);
-    let net = NetCore::start(
-        net_limits(shared),
-        shared.connection_limits.clone(),
-        parts.handover,
-        api,
-    );
     net.listen(
         listener,
         ListenerTraits {
@@ -533,6 +567,30 @@ fn bind(shared: &Shared, first: bool) -> Result<Listener, String> {
     Ok(listener)
 }
 
+/// Binds the listener for other brokers; its port is configured, so the first core may come last.
+fn bind_inter_broker(
+    shared: &Shared,
+    address: &Address,
+    is_first: bool,
+) -> Result<Listener, String> {
+    let failed = |error: &dyn std::fmt::Display| {
+        format!("listeners.inter_broker: cannot listen on {address}: {error}")
+    };
+    let mut addresses = (address.host.as_str(), address.port)
+        .to_socket_addrs()
+        .map_err(|error| failed(&error))?;
+    let found = addresses.next().ok_or_else(|| failed(&"no address"))?;
+    // Whoever is first finds out whether somebody else has the port.
+    if !is_first {
+        while !shared.has_inter_broker.load(Ordering::Acquire) {
+            std::thread::yield_now();
+        }
+    }
+    let listener = Listener::bind(found, is_first).map_err(|error| failed(&error));
+    shared.has_inter_broker.store(true, Ordering::Release);
+    listener
+}
+
 /// The controller's core: loads the metadata, registers this start, and gives the image to all.
 async fn lead_cluster(
     shared: &Shared,
@@ -552,50 +610,32 @@ async fn lead_cluster(
     let replica: Rc<Replica> = replicas
         .replica(placement::METADATA_LOG)
         .expect("led above");
-    let snapshot = Snapshot::read(directory)?;
-    if snapshot.next_offset > Offset(0) && replica.log().end_offset() < snapshot.next_offset {
-        return Err(format!(
-            "the metadata log ends at {}, before its snapshot ({})",
-            replica.log().end_offset(),
-            snapshot.next_offset
-        ));
-    }
-    let controller = ControllerService::load(router, replica, directory, snapshot, empty).await?;
+    let controller =
+        ControllerService::load(router, replica, directory, empty, voters(shared)).await?;
     router.set_controller(controller.clone());
-    let records = start_records(&controller.image(), shared)?;
-    controller
-        .commit(records)
-        .await
-        .map_err(|failure| format!("the metadata log does not take records: {failure:?}"))
+    let peers = router.peers().clone();
+    let membership = Membership::start(router, &controller, &peers, registration(shared));
+    router.set_membership(membership.clone());
+    membership.join().await
 }
 
-/// What makes this start known: the run before it has ended, since the data directories are locked,
-/// and this one serves as soon as the image is published.
-fn start_records(image: &MetadataImage, shared: &Shared) -> Result<Vec<MetadataRecord>, String> {
-    let node_id = shared.config.node.id;
-    let mut image = image.clone();
-    let mut records = Vec::new();
-    let mut make_so = |image: &mut MetadataImage, command| {
-        let decision = decide(image, &shared.config, command, &mut || {
-            unreachable!("no command about brokers needs an id")
-        });
-        decision
-            .records
-            .iter()
-            .for_each(|record| image.apply(record));
-        records.extend(decision.records);
-        decision.reply
+/// Those that vote when the cluster begins: the configured ones, or this node alone.
+fn voters(shared: &Shared) -> Vec<Voter> {
+    let identity = &shared.identity;
+    let voter = |(node_id, (host, port)): (&i32, &(String, u16))| Voter {
+        node_id: *node_id,
+        directory_id: None,
+        host: host.clone(),
+        port: *port,
     };
-    if let Some(epoch) = image.brokers().get(&node_id).map(|broker| broker.epoch) {
-        make_so(&mut image, Command::FenceBroker { node_id, epoch });
+    if identity.voters.is_empty() {
+        let address = shared.config.advertised_address();
+        return vec![voter((
+            &identity.node_id,
+            &(address.host.clone(), address.port),
+        ))];
     }
-    let registration = Command::RegisterBroker(registration(shared));
-    let epoch = match make_so(&mut image, registration) {
-        CommandReply::BrokerRegistered(Ok(epoch)) => epoch,
-        reply => return Err(format!("this broker is not registered: {reply:?}")),
-    };
-    make_so(&mut image, Command::BrokerAlive { node_id, epoch });
-    Ok(records)
+    identity.voters.iter().map(voter).collect()
 }
 
 fn registration(shared: &Shared) -> BrokerRegistration {
@@ -605,14 +645,15 @@ fn registration(shared: &Shared) -> BrokerRegistration {
         0 => shared.port.load(Ordering::Acquire),
         port => port,
     };
+    let inter_broker = config.listeners.inter_broker.as_ref();
     BrokerRegistration {
         node_id: config.node.id,
         host: advertised.host.clone(),
         port,
-        inter_broker: None,
+        inter_broker: inter_broker.map(|address| (address.host.clone(), address.port)),
         rack: config.node.rack.clone(),
         incarnation: Uuid(random_bytes()),
-        directory_id: shared.directory_id,
+        directory_id: shared.identity.directory_id,
         cores: shared.cores as u16,
         cluster_version_max: CLUSTER_VERSION_MAX,
         previous_epoch: -1,

@@ -82,6 +82,8 @@ const CRATES: &[(&str, &str)] = &[
     ("clap", "cli"),
     ("comfy_table", "cli"),
     ("indicatif", "cli"),
+    ("raft", "cluster"),
+    ("slog", "cluster"),
 ];
 
 const FILE_LINES_MAX: usize = 1000;

@@ -114,6 +114,8 @@ pub fn control_code(failure: ControlFailure) -> ErrorCode {
     match failure {
         ControlFailure::Overloaded | ControlFailure::TimedOut => ErrorCode::RequestTimedOut,
         ControlFailure::Storage => ErrorCode::KafkaStorageError,
+        ControlFailure::NotController(_) => ErrorCode::NotController,
+        ControlFailure::TooLarge => ErrorCode::InvalidRequest,
     }
 }
 
@@ -124,6 +126,8 @@ pub fn control_message(failure: ControlFailure) -> &'static str {
         ControlFailure::Overloaded => "The controller has too much to do; nothing was changed",
         ControlFailure::TimedOut => "The controller did not answer in time; it may still happen",
         ControlFailure::Storage => "The metadata cannot be stored",
+        ControlFailure::NotController(_) => "This node is not the active controller",
+        ControlFailure::TooLarge => "What was asked for is larger than the metadata log takes",
     }
 }
 
@@ -213,5 +217,7 @@ mod tests {
         }
         assert!(control_code(ControlFailure::Overloaded).is_retriable());
         assert!(control_code(ControlFailure::Storage).is_retriable());
+        assert!(control_code(ControlFailure::NotController(None)).is_retriable());
+        assert!(!control_code(ControlFailure::TooLarge).is_retriable());
     }
 }

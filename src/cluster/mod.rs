@@ -30,6 +30,7 @@ mod partition_change;
 mod partition_commands;
 mod placement;
 mod reassignment_commands;
+pub mod quorum;
 pub mod record;
 mod record_fields;
 mod topic_commands;

@@ -145,6 +145,12 @@ impl ReplicaManager {
         Ok(())
     }
 
+    /// Gives up the first data directory: what it holds of the metadata cannot be relied on.
+    pub fn fail_metadata(&self, why: &str) {
+        fail(&self.health, 0, why);
+        self.looked.raise();
+    }
+
     /// Resolves when the first data directory has failed: without the metadata a broker cannot
     /// serve.
     pub async fn metadata_failed(&self) {

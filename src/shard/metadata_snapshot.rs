@@ -1,30 +1,37 @@
-//! The metadata at one offset of its log, in a file.
+//! The metadata at one index of the quorum's log, in a file.
 //!
 //! # Format (little-endian), `metadata.snapshot`
 //! ```text
-//!  0  magic 8 "PLOGMET1" | next offset 8 | record count 4
-//! 20  per record: length 4, bytes (cluster/record.rs)
+//!  0  magic 8 "PLOGMET2" | next offset 8 | index 8 | term 8 | members (cluster/quorum/member.rs)
+//!     records (metadata_entry.rs)
 //!     checksum 4 (CRC-32C of everything before)
 //! ```
+//! The entry behind the snapshot stands at the next offset of the metadata log, if it is there. So
+//! this file ties the offsets of that log to the indexes of the quorum.
 
 use std::path::Path;
 
+use super::metadata_entry;
+use crate::cluster::quorum::member::Members;
+use crate::cluster::quorum::node::SnapshotPoint;
 use crate::cluster::record::MetadataRecord;
-use crate::log::bytes::{Fields, Malformed, put_count};
+use crate::log::bytes::{Fields, Malformed};
 use crate::log::position::Offset;
 use crate::runtime::startup;
 
 /// The file's name, in the first data directory.
 pub const SNAPSHOT_FILE: &str = "metadata.snapshot";
 
-const MAGIC: [u8; 8] = *b"PLOGMET1";
+const MAGIC: [u8; 8] = *b"PLOGMET2";
 const MOST_BYTES: u64 = 1 << 30;
 
-/// Records that rebuild the metadata up to an offset.
+/// Records that rebuild the metadata up to an index.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
     /// The first offset of the log that it does not contain.
     pub next_offset: Offset,
+    /// The last entry that it contains, and the members there.
+    pub point: SnapshotPoint,
     /// The records.
     pub records: Vec<MetadataRecord>,
 }
@@ -35,13 +42,10 @@ impl Snapshot {
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = MAGIC.to_vec();
         bytes.extend_from_slice(&self.next_offset.0.to_le_bytes());
-        put_count(&mut bytes, self.records.len());
-        for record in &self.records {
-            let mut encoded = Vec::new();
-            record.encode(&mut encoded);
-            put_count(&mut bytes, encoded.len());
-            bytes.extend_from_slice(&encoded);
-        }
+        bytes.extend_from_slice(&self.point.index.to_le_bytes());
+        bytes.extend_from_slice(&self.point.term.to_le_bytes());
+        self.point.members.encode(&mut bytes);
+        metadata_entry::put(&mut bytes, &self.records);
         let checksum = crc32c::crc32c(&bytes);
         bytes.extend_from_slice(&checksum.to_le_bytes());
         bytes
@@ -54,39 +58,51 @@ impl Snapshot {
             return Err(Malformed(content.len()));
         }
         let mut fields = Fields::new(content.strip_prefix(&MAGIC).ok_or(Malformed(0))?);
-        let next_offset = Offset(fields.i64()?);
-        let mut records = Vec::new();
-        for _ in 0..fields.count(4)? {
-            let length = fields.count(1)?;
-            records.push(MetadataRecord::decode(fields.take(length)?)?);
-        }
         Ok(Snapshot {
-            next_offset,
-            records,
+            next_offset: Offset(fields.i64()?),
+            point: SnapshotPoint {
+                index: fields.u64()?,
+                term: fields.u64()?,
+                members: Members::decode(&mut fields)?,
+            },
+            records: metadata_entry::take(&mut fields)?,
         })
     }
 
-    /// Reads the file of a data directory; empty when there is none yet.
-    pub fn read(directory: &Path) -> Result<Snapshot, String> {
+    /// Reads the file of a data directory; none when there is none yet.
+    pub fn read(directory: &Path) -> Result<Option<Snapshot>, String> {
         let path = directory.join(SNAPSHOT_FILE);
         let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
         if !startup::exists(&path).map_err(|error| failed(&error))? {
-            return Ok(Snapshot::default());
+            return Ok(None);
         }
         let bytes = startup::read_file(&path, MOST_BYTES).map_err(|error| failed(&error))?;
-        Snapshot::decode(&bytes).map_err(|error| failed(&error))
+        let snapshot = Snapshot::decode(&bytes).map_err(|error| failed(&error))?;
+        Ok(Some(snapshot))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::quorum::member::Voter;
 
     #[test]
     fn a_damaged_snapshot_is_noticed() {
         let records = vec![MetadataRecord::ProducerIdsAllocated { next: 1000 }];
+        let voter = Voter {
+            node_id: 1,
+            directory_id: None,
+            host: "h".to_string(),
+            port: 9093,
+        };
         let snapshot = Snapshot {
             next_offset: Offset(7),
+            point: SnapshotPoint {
+                index: 9,
+                term: 3,
+                members: Members::founded_by(vec![voter]),
+            },
             records,
         };
         let bytes = snapshot.encode();

@@ -12,6 +12,7 @@
 //! ([`directory_health`]). Requests between cores may be refused when a mailbox is full; answers
 //! never are.
 
+mod controller_quorum;
 pub mod controller_service;
 pub mod coordinator_host;
 mod coordinator_log;
@@ -23,6 +24,7 @@ pub mod housekeeping;
 mod image_delta;
 mod image_groups;
 mod image_topics;
+mod metadata_entry;
 pub mod metadata_snapshot;
 pub mod partition_transactions;
 pub mod peer_link;
@@ -30,6 +32,7 @@ pub mod peer_protocol;
 pub mod peers;
 pub mod placement;
 pub mod replica_fetcher;
+mod quorum_log;
 pub mod replica_manager;
 pub mod replication;
 pub mod request;

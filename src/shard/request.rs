@@ -301,4 +301,8 @@ pub enum ControlFailure {
     Storage,
     /// It was not done in time; it may still be done.
     TimedOut,
+    /// Another node decides, if it is known which one.
+    NotController(Option<i32>),
+    /// One record of the decision is larger than the metadata log takes; nothing was changed.
+    TooLarge,
 }

@@ -238,6 +238,13 @@ impl Router {
         *self.controller.borrow_mut() = Some(controller);
     }
 
+    /// Lets the controller end what it is at; nothing more is stored.
+    pub fn stop_controller(&self) {
+        if let Some(controller) = &*self.controller.borrow() {
+            controller.stop();
+        }
+    }
+
     /// Waits for the first image.
     pub async fn ready(&self) {
         loop {
@@ -497,7 +504,7 @@ impl Router {
     ) -> Result<CommandReply, ControlFailure> {
         let controller = self.controller.borrow().clone();
         if let Some(controller) = controller {
-            return controller.submit(command).await;
+            return controller.submit(command).await.map(|(reply, _)| reply);
         }
         let Some(answer) = self.ask(placement::CONTROLLER_CORE, Question::Control(command)) else {
             return Err(ControlFailure::Overloaded);
@@ -821,7 +828,7 @@ impl Router {
     async fn control_here(&self, command: Command) -> Result<CommandReply, ControlFailure> {
         let controller = self.controller.borrow().clone();
         match controller {
-            Some(controller) => controller.submit(command).await,
+            Some(controller) => controller.submit(command).await.map(|(reply, _)| reply),
             None => Err(ControlFailure::Overloaded),
         }
     }
