@@ -19,8 +19,8 @@ use crate::cluster::controller::BrokerRegistration;
 use crate::cluster::image::{CLUSTER_VERSION_MAX, MetadataImage};
 use crate::cluster::quorum::member::Voter;
 use crate::config::broker::BrokerConfig;
-use crate::config::kind::Address;
 use crate::config::derived::{BUSY_SEGMENT_BYTES, DerivedLimits, POOLED_FILE_MIN_BYTES};
+use crate::config::kind::Address;
 use crate::log::chunk_cache::{CacheLimits, ChunkCache};
 use crate::log::data_directory::{self, DataDirectories, DataDirectory};
 use crate::log::journal::JournalLimits;
@@ -240,10 +240,30 @@ fn check_host(cores: usize) -> Result<(), BrokerError> {
     )))
 }
 
+/// The cluster that this node is told to belong to: by its setting, or by its voters, who must all
+/// take the same one without having spoken to each other.
+fn cluster_id(config: &BrokerConfig) -> Option<Uuid> {
+    if let Some(id) = &config.node.cluster_id {
+        return id.parse().ok();
+    }
+    let voters = config.voters();
+    if voters.len() < 2 {
+        return None;
+    }
+    let mut bytes = [0; 16];
+    let mut checksum = 0;
+    for quarter in bytes.chunks_exact_mut(4) {
+        checksum = crc32c::crc32c_append(checksum, format!("{voters:?}").as_bytes());
+        quarter.copy_from_slice(&checksum.to_le_bytes());
+    }
+    Some(Uuid(bytes))
+}
+
 /// The first directory must be usable, each of the others is offline when it is not.
 fn open_directories(config: &BrokerConfig) -> Result<DataDirectories, BrokerError> {
     let paths: Vec<PathBuf> = config.storage.data_dirs.iter().map(PathBuf::from).collect();
-    let mut held = data_directory::open_all(&paths, config.node.id).map_err(BrokerError::new)?;
+    let mut held = data_directory::open_all(&paths, config.node.id, cluster_id(config))
+        .map_err(BrokerError::new)?;
     for index in 0..held.list.len() {
         if held.list[index].offline.is_some() {
             continue;

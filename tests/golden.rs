@@ -392,7 +392,7 @@ fn the_mark_of_a_data_directory() {
     assert_eq!(golden, written);
     let data = tempfile::tempdir().expect("a temporary directory");
     std::fs::write(data.path().join("percolog.format"), golden).expect("copied");
-    let opened = open_all(&[data.path().to_owned()], 12).expect("it is ours");
+    let opened = open_all(&[data.path().to_owned()], 12, None).expect("it is ours");
     assert_eq!(opened.cluster_id, cluster);
     assert_eq!(opened.list[0].directory_id, Some(directory));
 }

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use super::call::{Call, Started, later};
 use super::fetch_session::FetchSessions;
 use super::init_producer_id::ProducerIds;
+use super::peer_requests::{self, INTER_BROKER_LISTENER};
 use super::topic_rules::TopicRules;
 use super::{
     alter_configs, api_versions, create_partitions, create_topics, delete_records, delete_topics,
@@ -207,10 +208,16 @@ impl Api {
 
 impl Service for Api {
     fn overlaps(&self, frame: &[u8]) -> bool {
+        // What brokers say to each other has another head, and nothing of it overlaps: the kind of
+        // a Produce would be of protocol 0.
         peek_request(frame).is_ok_and(|(key, ..)| key == ApiKey::Produce.code())
     }
 
     async fn call(self: &Rc<Self>, frame: Frame, peer: &Peer) -> Stage {
+        if peer.listener() == INTER_BROKER_LISTENER {
+            let served = peer_requests::serve(self.clone(), frame, peer.clone());
+            return Stage::Later(Box::pin(served));
+        }
         match self.start(frame, peer) {
             Started::Stage(stage) => stage,
             Started::Starting(starting) => starting.await,

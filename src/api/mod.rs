@@ -43,6 +43,7 @@ mod list_offsets;
 mod metadata;
 mod offset_fetch;
 mod offset_for_leader_epoch;
+pub mod peer_requests;
 mod produce;
 mod produce_transactions;
 mod topic_rules;

@@ -12,8 +12,8 @@ use crate::net::peer::Peer;
 use crate::net::service::Reply;
 use crate::runtime::gather::Gather;
 use crate::shard::peer_protocol::{
-    Hello, PeerAnswer, PeerFrame, PeerKind, PeerRequest, ReplicaFetch, ReplicaReport, answer,
-    put, put_answers, take,
+    Hello, PeerAnswer, PeerFrame, PeerKind, PeerRequest, ReplicaFetch, ReplicaReport, answer, put,
+    put_answers, take,
 };
 
 /// The listener for other brokers.
@@ -78,11 +78,17 @@ fn welcome(api: &Api, peer: &Peer, hello: &Hello) -> PeerAnswer {
     let image = api.router.image();
     let own = api.router.peers().identity();
     let stranger = if hello.cluster_id != own.cluster_id {
-        Some(format!("this is cluster {}, not {}", own.cluster_id, hello.cluster_id))
+        Some(format!(
+            "this is cluster {}, not {}",
+            own.cluster_id, hello.cluster_id
+        ))
     } else if hello.to != own.node_id {
         Some(format!("this is node {}, not {}", own.node_id, hello.to))
     } else if hello.node_id == own.node_id {
-        Some(format!("this is node {} itself: node.id is given twice", own.node_id))
+        Some(format!(
+            "this is node {} itself: node.id is given twice",
+            own.node_id
+        ))
     } else {
         None
     };

@@ -1,6 +1,6 @@
 //! The broker's settings, by section, and how they are put together from their sources.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use super::cluster::ClusterConfig;
@@ -329,6 +329,19 @@ impl BrokerConfig {
         BrokerConfig::checked(settings, Vec::new()).expect("a test keeps the preset consistent")
     }
 
+    /// The configured voters of the metadata quorum: node id, host and port.
+    ///
+    /// # Panics
+    /// Never: what is no voter was refused.
+    #[must_use]
+    pub fn voters(&self) -> BTreeMap<i32, (String, u16)> {
+        let voters = self.node.quorum.iter().map(|text| {
+            let (node_id, address) = voter(text).expect("checked");
+            (node_id, (address.host, address.port))
+        });
+        voters.collect()
+    }
+
     /// What clients are told to connect to.
     #[must_use]
     pub fn advertised_address(&self) -> &Address {
@@ -399,6 +412,7 @@ impl BrokerConfig {
     fn checked(settings: Settings, mut problems: Vec<Problem>) -> Result<BrokerConfig, Problems> {
         let config = BrokerConfig::from_settings(settings);
         config.check_reserved(&mut problems);
+        config.check_cluster(&mut problems);
         config.check_relations(&mut problems);
         group::check_bounds(&config.groups, &mut problems);
         problems.extend(topic::check_defaults(&config).err());
@@ -426,6 +440,34 @@ impl BrokerConfig {
             "node.roles",
             "every node is broker and controller; a node with one role is not built yet",
         );
+    }
+
+    /// Refuses a cluster that cannot work.
+    fn check_cluster(&self, problems: &mut Vec<Problem>) {
+        let voters: Vec<_> = self.node.quorum.iter().map(|text| voter(text)).collect();
+        let mut refuse = |name: &str, why: &str| problems.push(Problem::refused(name, why));
+        if voters.iter().any(Option::is_none) {
+            refuse("node.quorum", "each voter is id@host:port");
+            return;
+        }
+        let ids: BTreeSet<i32> = voters.iter().flatten().map(|(id, _)| *id).collect();
+        if ids.len() < voters.len() {
+            refuse("node.quorum", "a node votes once");
+        }
+        if ids.iter().any(|id| *id != self.node.id) && self.listeners.inter_broker.is_none() {
+            refuse(
+                "listeners.inter_broker",
+                "a node of a cluster of several needs an address where the others reach it",
+            );
+        }
+        if let Some(id) = &self.node.cluster_id
+            && (id.len() != 22 || !id.bytes().all(is_id_symbol))
+        {
+            refuse(
+                "node.cluster_id",
+                "an id is 22 characters of url-safe base64, as `percolog cluster describe` shows it",
+            );
+        }
     }
 
     /// Refuses values that do not go together.
@@ -511,6 +553,18 @@ fn set_dynamic(
         )),
         Some(_) => settings.set(name, value, source),
     }
+}
+
+/// A symbol of url-safe base64.
+fn is_id_symbol(symbol: u8) -> bool {
+    symbol.is_ascii_alphanumeric() || symbol == b'-' || symbol == b'_'
+}
+
+/// A voter as it is written: id@host:port.
+fn voter(text: &str) -> Option<(i32, Address)> {
+    let (id, address) = text.split_once('@')?;
+    let id = id.parse().ok().filter(|id| *id >= 0)?;
+    Some((id, Address::parse(address)?))
 }
 
 /// The value of a setting of Kafka's that holds a list of listeners, as one address of ours.

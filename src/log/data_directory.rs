@@ -160,9 +160,13 @@ enum Found {
 /// Locks the directories, formats empty ones, and checks that they belong together. A fresh set
 /// founds a new cluster. The first one holds the metadata and must be usable; each of the others is
 /// offline when its disk fails or is not there.
-pub fn open_all(paths: &[PathBuf], node_id: i32) -> Result<DataDirectories, DirectoryError> {
+pub fn open_all(
+    paths: &[PathBuf],
+    node_id: i32,
+    wanted: Option<Uuid>,
+) -> Result<DataDirectories, DirectoryError> {
     let mut found = Vec::new();
-    let mut cluster: Option<Uuid> = None;
+    let mut cluster = wanted;
     for path in paths {
         found.push(match find(path, node_id, cluster) {
             Err(DirectoryError::Access { error, .. }) if *path != paths[0] => {
@@ -396,7 +400,7 @@ mod tests {
     use super::*;
 
     fn open(paths: &[PathBuf]) -> Result<DataDirectories, DirectoryError> {
-        let mut opened = open_all(paths, 1)?;
+        let mut opened = open_all(paths, 1, None)?;
         opened.register_layout(2)?;
         Ok(opened)
     }
@@ -413,7 +417,7 @@ mod tests {
                 .all(|directory| directory.offline.is_none())
         );
         assert!(matches!(
-            open_all(&paths, 1),
+            open_all(&paths, 1, None),
             Err(DirectoryError::Locked(_))
         ));
         let cluster = first.cluster_id;
@@ -423,7 +427,7 @@ mod tests {
         assert_eq!(again.register.known.len(), 2);
         drop(again);
         assert!(matches!(
-            open_all(&paths, 2),
+            open_all(&paths, 2, None),
             Err(DirectoryError::Mismatch { .. })
         ));
         let other = [root.path().join("c")];
@@ -484,12 +488,12 @@ mod tests {
         let foreign = root.path().join("foreign");
         startup::create_dir_all(&foreign).expect("created");
         startup::replace_file(&foreign.join("meta.properties"), b"x").expect("written");
-        let error = open_all(std::slice::from_ref(&foreign), 1).expect_err("foreign");
+        let error = open_all(std::slice::from_ref(&foreign), 1, None).expect_err("foreign");
         assert!(error.to_string().contains("meta.properties"), "{error}");
         let newer = root.path().join("newer");
-        drop(open_all(std::slice::from_ref(&newer), 1).expect("fresh"));
+        drop(open_all(std::slice::from_ref(&newer), 1, None).expect("fresh"));
         startup::replace_file(&newer.join(FORMAT_FILE), b"format.version=9\n").expect("written");
-        let error = open_all(std::slice::from_ref(&newer), 1).expect_err("newer");
+        let error = open_all(std::slice::from_ref(&newer), 1, None).expect_err("newer");
         assert!(error.to_string().contains("newer Percolog"), "{error}");
     }
 }

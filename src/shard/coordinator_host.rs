@@ -396,7 +396,8 @@ impl<S: Shard> CoordinatorHost<S> {
                 if let Some(router) = host.router.upgrade() {
                     let image = router.image();
                     let is_there = |topic: &TopicImage| topic.id.0 == log.topic;
-                    let is_there = image.topic(host.topic).is_some_and(|topic| is_there(topic));
+                    let is_there = image.topic(host.topic).is_some_and(|topic| is_there(topic))
+                        && router.leader_of(log) == Some(image.node_id());
                     if is_there && host.hosted_of(log).is_none() {
                         host.host(log);
                     }
@@ -434,12 +435,13 @@ impl<S: Shard> CoordinatorHost<S> {
     /// The metadata has changed.
     pub fn image_changed(self: &Rc<Self>, before: &MetadataImage, after: &MetadataImage) {
         let now: BTreeSet<LogId> = after.topic(self.topic).map_or_else(BTreeSet::new, |topic| {
-            let count = topic.partitions.len() as u32;
-            let log = |partition| LogId {
+            let led = (0_u32..).zip(&topic.partitions);
+            let led = led.filter(|(_, partition)| partition.leader == after.node_id());
+            let log = |(partition, _)| LogId {
                 topic: topic.id.0,
                 partition,
             };
-            (0..count).map(log).collect()
+            led.map(log).collect()
         });
         let gone: Vec<Rc<Hosted<S>>> = {
             let mut hosted = self.hosted.borrow_mut();

@@ -156,17 +156,18 @@ pub fn coordinator_log(image: &MetadataImage, topic: &str, key: &str) -> Option<
     })
 }
 
-/// The logs of all partitions of `topic`.
+/// The logs of all partitions of `topic` that this broker leads.
 fn topic_logs(image: &MetadataImage, topic: &str) -> Vec<LogId> {
     let Some(topic) = image.topic(topic) else {
         return Vec::new();
     };
-    let count = u32::try_from(topic.partitions.len()).expect("partitions are counted in 32 bits");
-    let log = |partition| LogId {
+    let led = (0_u32..).zip(&topic.partitions);
+    let led = led.filter(|(_, partition)| partition.leader == image.node_id());
+    let log = |(partition, _)| LogId {
         topic: topic.id.0,
         partition,
     };
-    (0..count).map(log).collect()
+    led.map(log).collect()
 }
 
 impl Coordinators {
@@ -313,8 +314,8 @@ async fn write_markers(
     let mut left = logs_of(&router.image(), &job);
     let mut wait = MARKER_RETRY_FIRST;
     while !left.is_empty() {
-        let logs = left.clone();
-        let written = router.write_markers_that(logs, marker, bumps_epoch).await;
+        let written = router.write_markers_anywhere(&left, marker, bumps_epoch);
+        let written = written.await;
         let results = left.iter().zip(written);
         let again = results.filter(|(_, result)| is_worth_a_try(result));
         left = again.map(|(log, _)| *log).collect();
@@ -445,6 +446,9 @@ impl Router {
             CoordinatorCall::Group(call) => call.log,
             CoordinatorCall::Transaction(log, _) => *log,
         };
+        if let Some(answer) = self.coordinate_elsewhere(&call).await {
+            return answer;
+        }
         let owner = self.owner(log);
         if owner == self.core() {
             let (_, answer) = self.coordinators().ask_here(call)?;

@@ -113,7 +113,9 @@ impl Membership {
             let alive = Command::BrokerAlive { node_id, epoch };
             match self.router.control(alive).await {
                 Ok(_) => {}
-                Err(ControlFailure::Storage) => return Err("the metadata log does not take records".into()),
+                Err(ControlFailure::Storage) => {
+                    return Err("the metadata log does not take records".into());
+                }
                 Err(_) => clock::sleep(REGISTER_BACKOFF).await,
             }
         }
@@ -190,8 +192,8 @@ impl Membership {
             }
             if self.controller.is_active() {
                 let voters = self.controller.members().voters;
-                if let Some(next) = voters.iter().find(|voter| voter.node_id != node_id) {
-                    let _ = self.controller.transfer_leadership(next.node_id);
+                if let Some(next) = voters.keys().find(|voter| **voter != node_id) {
+                    let _ = self.controller.transfer_leadership(*next);
                 }
             }
         };
@@ -302,14 +304,18 @@ impl Membership {
         let interval_us = self.router.config().cluster.heartbeat_interval_ms * 1000;
         let mut heard_us = self.heard_us.borrow_mut();
         let image = self.controller.image();
-        let others = image.brokers().iter().filter(|(node_id, broker)| {
-            **node_id != self.node_id() && !broker.is_fenced
-        });
+        let others = image
+            .brokers()
+            .iter()
+            .filter(|(node_id, broker)| **node_id != self.node_id() && !broker.is_fenced);
         let silent = others.filter_map(|(node_id, broker)| {
             let heard_us = *heard_us.entry(*node_id).or_insert(now_us);
             let silent_us = now_us.saturating_sub(heard_us);
-            (silent_us > MISSED_HEARTBEATS * interval_us)
-                .then_some((*node_id, broker.epoch, silent_us))
+            (silent_us > MISSED_HEARTBEATS * interval_us).then_some((
+                *node_id,
+                broker.epoch,
+                silent_us,
+            ))
         });
         silent.collect()
     }
@@ -345,7 +351,10 @@ impl Membership {
         let mut mailbags = self.mailbags.borrow_mut();
         let mailbag = mailbags.entry(to).or_insert_with(|| {
             let mailbag = Rc::<Mailbag>::default();
-            spawn(Queue::Control, carry(self.peers.clone(), to, mailbag.clone()));
+            spawn(
+                Queue::Control,
+                carry(self.peers.clone(), to, mailbag.clone()),
+            );
             mailbag
         });
         let mut messages = mailbag.messages.borrow_mut();

@@ -12,6 +12,7 @@
 //! ([`directory_health`]). Requests between cores may be refused when a mailbox is full; answers
 //! never are.
 
+pub mod control;
 mod controller_quorum;
 pub mod controller_service;
 pub mod coordinator_host;
@@ -24,6 +25,7 @@ pub mod housekeeping;
 mod image_delta;
 mod image_groups;
 mod image_topics;
+pub mod membership;
 mod metadata_entry;
 pub mod metadata_snapshot;
 pub mod partition_transactions;
@@ -31,8 +33,8 @@ pub mod peer_link;
 pub mod peer_protocol;
 pub mod peers;
 pub mod placement;
-pub mod replica_fetcher;
 mod quorum_log;
+pub mod replica_fetcher;
 pub mod replica_manager;
 pub mod replication;
 pub mod request;

@@ -20,8 +20,11 @@ use super::coordinators::{
     CoordinatorAnswer, CoordinatorCall, Coordinators, CoordinatorsCell, FirstWord, ParkedCall,
 };
 use super::image_delta;
-use super::peer_protocol::ReplicaFetchPart;
+use super::membership::Membership;
+use super::peer_protocol::{HeartbeatRefusal, ReplicaFetchPart};
+use super::peers::{PeerIdentity, Peers};
 use super::placement;
+use super::replica_fetcher::ReplicaFetchers;
 use super::replica_manager::{PartResult, ReplicaManager};
 use super::replication::{Follower, ReplicaFetchTerms, ReplicaFetched};
 use super::request::{
@@ -61,6 +64,9 @@ pub(super) enum Question {
     Apply(Arc<MetadataImage>),
     Offline(Arc<BTreeSet<LogId>>),
     Control(Command),
+    Decide(Command),
+    Heartbeat(i32, i64),
+    Quorum(i32, Vec<u8>),
     Coordinate(CoordinatorCall, ParkedCall),
     Parked(ParkedCall, Box<Outcome<CoordinatorAnswer>>),
     ReplicaRead(Vec<ReplicaFetchPart>, Follower, ReplicaFetchTerms),
@@ -82,6 +88,8 @@ pub(super) enum Answer {
     Usage(Vec<LogUsage>),
     Applied,
     Controlled(Result<CommandReply, ControlFailure>),
+    Decided(Result<(CommandReply, u64), ControlFailure>),
+    Heard(Result<(), HeartbeatRefusal>),
     Coordinated(FirstWord),
     ReplicaRead(Vec<ReplicaFetched>),
 }
@@ -115,7 +123,11 @@ pub struct Router {
     image_applied: Signal,
     calls: RefCell<Slab<(CoreId, SlotPromise<Answer>)>>,
     outstanding: RefCell<Vec<usize>>,
-    controller: RefCell<Option<Rc<ControllerService>>>,
+    pub(super) controller: RefCell<Option<Rc<ControllerService>>>,
+    /// On the controller's core.
+    pub(super) membership: RefCell<Option<Rc<Membership>>>,
+    peers: Rc<Peers>,
+    fetchers: ReplicaFetchers,
     /// Partitions that do not serve, of every core.
     offline: RefCell<Vec<Arc<BTreeSet<LogId>>>>,
     coordinators: CoordinatorsCell,
@@ -131,23 +143,30 @@ impl Router {
         replicas: Rc<ReplicaManager>,
         config: Rc<BrokerConfig>,
         image: MetadataImage,
+        identity: PeerIdentity,
     ) -> Rc<Router> {
-        let router = Rc::new(Router {
-            core: ports.questions.core(),
-            cores,
-            ports,
-            replicas,
-            static_config: config.clone(),
-            config: RefCell::new(config),
-            image: RefCell::new(Arc::new(image)),
-            has_image: Cell::new(false),
-            image_applied: Signal::default(),
-            calls: RefCell::default(),
-            outstanding: RefCell::new(vec![0; cores]),
-            controller: RefCell::default(),
-            offline: RefCell::new(vec![Arc::default(); cores]),
-            coordinators: CoordinatorsCell::new(),
-            refused: Cell::new(0),
+        let router = Rc::new_cyclic(|weak| {
+            let peers = Peers::new(identity, weak);
+            Router {
+                core: ports.questions.core(),
+                cores,
+                ports,
+                replicas,
+                static_config: config.clone(),
+                config: RefCell::new(config),
+                image: RefCell::new(Arc::new(image)),
+                has_image: Cell::new(false),
+                image_applied: Signal::default(),
+                calls: RefCell::default(),
+                outstanding: RefCell::new(vec![0; cores]),
+                controller: RefCell::default(),
+                membership: RefCell::default(),
+                fetchers: ReplicaFetchers::new(peers.clone(), weak),
+                peers,
+                offline: RefCell::new(vec![Arc::default(); cores]),
+                coordinators: CoordinatorsCell::new(),
+                refused: Cell::new(0),
+            }
         });
         let coordinators = Coordinators::start(&router, &router.replicas);
         let first = router.coordinators.set(coordinators).is_ok();
@@ -155,7 +174,19 @@ impl Router {
         spawn(Queue::Network, router.clone().serve_questions());
         spawn(Queue::Network, router.clone().take_answers());
         spawn(Queue::Background, router.clone().spread_offline());
+        router.take_part();
         router
+    }
+
+    /// The other nodes.
+    #[must_use]
+    pub fn peers(&self) -> &Rc<Peers> {
+        &self.peers
+    }
+
+    /// Copies nothing from leaders any more.
+    pub(super) fn stop_following(&self) {
+        self.fetchers.stop();
     }
 
     /// The metadata as this core knows it.
@@ -231,18 +262,6 @@ impl Router {
     ) -> bool {
         self.ask(to, Question::Parked(parked, Box::new(answer)))
             .is_some()
-    }
-
-    /// Makes this core the controller's.
-    pub fn set_controller(&self, controller: Rc<ControllerService>) {
-        *self.controller.borrow_mut() = Some(controller);
-    }
-
-    /// Lets the controller end what it is at; nothing more is stored.
-    pub fn stop_controller(&self) {
-        if let Some(controller) = &*self.controller.borrow() {
-            controller.stop();
-        }
     }
 
     /// Waits for the first image.
@@ -496,25 +515,6 @@ impl Router {
         }
     }
 
-    /// Has the controller decide; what it decided is flushed and applied on every core when this
-    /// returns.
-    pub async fn control(
-        self: &Rc<Self>,
-        command: Command,
-    ) -> Result<CommandReply, ControlFailure> {
-        let controller = self.controller.borrow().clone();
-        if let Some(controller) = controller {
-            return controller.submit(command).await.map(|(reply, _)| reply);
-        }
-        let Some(answer) = self.ask(placement::CONTROLLER_CORE, Question::Control(command)) else {
-            return Err(ControlFailure::Overloaded);
-        };
-        match answer.await {
-            Some(Answer::Controlled(result)) => result,
-            _ => Err(ControlFailure::Overloaded),
-        }
-    }
-
     /// Gives every core a new image and waits until all have applied it.
     pub async fn publish(self: &Rc<Self>, image: Arc<MetadataImage>) {
         let mut asked = Vec::new();
@@ -552,6 +552,7 @@ impl Router {
             after: &image,
         };
         delta.apply(&self.replicas, &config, self.core, self.cores);
+        self.fetchers.follow(&self.replicas);
         self.coordinators().image_changed(&before, &image);
         self.image_applied.raise();
     }
@@ -670,7 +671,7 @@ impl Router {
     }
 
     /// Sends a question; None when it is refused.
-    fn ask(&self, to: CoreId, question: Question) -> Option<Promised<Answer>> {
+    pub(super) fn ask(&self, to: CoreId, question: Question) -> Option<Promised<Answer>> {
         if self.outstanding.borrow()[to.index()] >= self.ports.most_outstanding {
             self.refused.set(self.refused.get() + 1);
             return None;
@@ -822,14 +823,12 @@ impl Router {
                 Answer::Applied
             }
             Question::Control(command) => Answer::Controlled(self.control_here(command).await),
-        }
-    }
-
-    async fn control_here(&self, command: Command) -> Result<CommandReply, ControlFailure> {
-        let controller = self.controller.borrow().clone();
-        match controller {
-            Some(controller) => controller.submit(command).await.map(|(reply, _)| reply),
-            None => Err(ControlFailure::Overloaded),
+            Question::Decide(command) => Answer::Decided(self.decide_here(command).await),
+            Question::Heartbeat(node_id, epoch) => Answer::Heard(self.heard_here(node_id, epoch)),
+            Question::Quorum(from, bytes) => {
+                self.quorum_message_here(from, &bytes);
+                Answer::Applied
+            }
         }
     }
 
