@@ -14,6 +14,8 @@
 
 mod controller_quorum;
 pub mod controller_service;
+#[cfg(test)]
+mod controller_service_test;
 pub mod coordinator_host;
 mod coordinator_log;
 pub mod coordinators;

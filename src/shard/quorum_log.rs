@@ -59,6 +59,7 @@ pub(super) struct QuorumLog {
     shift: Cell<i64>,
     /// Entries wait for space on the disk.
     is_full: Cell<bool>,
+    is_stopped: Cell<bool>,
     bytes_since_snapshot: Cell<u64>,
 }
 
@@ -82,6 +83,7 @@ impl QuorumLog {
             directory: directory.to_path_buf(),
             shift: Cell::new(shift),
             is_full: Cell::new(false),
+            is_stopped: Cell::new(false),
             bytes_since_snapshot: Cell::new(0),
         };
         let (entries, bytes) = quorum_log.read(from).await?;
@@ -152,6 +154,11 @@ impl QuorumLog {
         most.saturating_sub(BATCH_OVERHEAD_BYTES)
     }
 
+    /// Space on the disk is not waited for any more.
+    pub(super) fn stop(&self) {
+        self.is_stopped.set(true);
+    }
+
     /// Whether entries wait for space on the disk.
     pub(super) fn is_full(&self) -> bool {
         self.is_full.get()
@@ -198,7 +205,7 @@ impl QuorumLog {
             return Err(LogError::Offline(reason.into()));
         }
         while let Err(error) = self.log.ready(bytes.len(), 1, now_ms).await {
-            if error != LogError::NoSpace {
+            if error != LogError::NoSpace || self.is_stopped.get() {
                 return Err(error);
             }
             if !self.is_full.replace(true) {
