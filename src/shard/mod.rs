@@ -14,7 +14,7 @@
 
 mod controller_quorum;
 pub mod controller_service;
-#[cfg(test)]
+#[cfg(all(test, not(feature = "loom")))]
 mod controller_service_test;
 pub mod coordinator_host;
 mod coordinator_log;

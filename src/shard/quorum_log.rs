@@ -140,7 +140,7 @@ impl QuorumLog {
         let term = term.map_err(|_| damaged(&"an entry without a term"))?;
         let content = record.value.unwrap_or_default();
         let index = (at.0 + self.shift.get()) as u64;
-        Entry::from_content(index, term, &content).map_err(|error| damaged(&error))
+        Entry::from_content(index, term, content).map_err(|error| damaged(&error))
     }
 
     fn offset(&self, index: u64) -> Offset {
