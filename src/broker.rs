@@ -466,7 +466,7 @@ async fn run_core(core: CoreId, shared: Arc<Shared>) {
     while shared.drained.load(Ordering::Acquire) < shared.cores {
         clock::sleep(Duration::from_millis(1)).await;
     }
-    router.stop_controller();
+    router.stop_controller().await;
     router.replicas().shut_down().await;
 }
 

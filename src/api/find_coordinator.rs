@@ -1,7 +1,7 @@
 //! FindCoordinator, versions 0 to 6 (KIP-699: many keys from 4).
 //!
-//! The first search creates the topic that the coordinators keep. While this broker is the only one,
-//! it is every group's and every transactional id's coordinator.
+//! The first search creates the topic that the coordinators keep. Whoever leads the partition that a
+//! group or a transactional id belongs to is its coordinator.
 
 use std::borrow::Cow;
 use std::rc::Rc;
@@ -9,7 +9,9 @@ use std::rc::Rc;
 use super::call::{Call, Handled, check_count};
 use super::coordination::create_topic;
 use super::dispatch::Api;
-use crate::shard::coordinators::{OFFSETS_TOPIC, TRANSACTIONS_TOPIC};
+use super::endpoint::{Endpoint, endpoints};
+use crate::cluster::image::MetadataImage;
+use crate::shard::coordinators::{OFFSETS_TOPIC, TRANSACTIONS_TOPIC, coordinator_log};
 use crate::wire::error_code::ErrorCode;
 use crate::wire::messages::find_coordinator::{
     Coordinator, FindCoordinatorRequest, FindCoordinatorResponse,
@@ -23,37 +25,47 @@ pub(super) async fn handle(api: Rc<Api>, call: Call) -> Handled {
     let request: FindCoordinatorRequest<'_> = call.request()?;
     let most = api.router.config().limits.request_partitions_max;
     check_count(request.coordinator_keys.len(), most)?;
-    let found = match request.key_type {
-        0 => find(&api, OFFSETS_TOPIC).await,
-        1 => find(&api, TRANSACTIONS_TOPIC).await,
+    let topic = match request.key_type {
+        0 => ready(&api, OFFSETS_TOPIC).await,
+        1 => ready(&api, TRANSACTIONS_TOPIC).await,
         // Share groups are not served, and other types are unknown to Kafka too.
         _ => Err(ErrorCode::InvalidRequest),
     };
-    let one = |key: Cow<'static, str>| match &found {
-        Ok((node_id, host, port)) => Coordinator {
-            key,
-            node_id: *node_id,
-            host: Cow::Owned(host.clone()),
-            port: *port,
-            ..Coordinator::default()
-        },
-        Err(code) => Coordinator {
-            key,
-            node_id: -1,
-            port: -1,
-            error_code: code.code(),
-            error_message: Some(Cow::Owned(code.message().to_string())),
-            ..Coordinator::default()
-        },
+    let image = api.router.image();
+    let endpoints = endpoints(&image, &api.router.config(), &call.peer);
+    let one = |asked: &str, key: Cow<'static, str>| {
+        let found = match topic {
+            Ok(topic) => leader(&image, topic, asked, &endpoints),
+            Err(code) => Err(code),
+        };
+        match found {
+            Ok(endpoint) => Coordinator {
+                key,
+                node_id: endpoint.node_id,
+                host: Cow::Owned(endpoint.host.clone()),
+                port: endpoint.port,
+                ..Coordinator::default()
+            },
+            Err(code) => Coordinator {
+                key,
+                node_id: -1,
+                port: -1,
+                error_code: code.code(),
+                error_message: Some(Cow::Owned(code.message().to_string())),
+                ..Coordinator::default()
+            },
+        }
     };
     if call.version >= MANY_KEYS_FROM {
         let keys = request.coordinator_keys.iter();
         return Ok(call.reply(&FindCoordinatorResponse {
-            coordinators: keys.map(|key| one(Cow::Owned(key.to_string()))).collect(),
+            coordinators: keys
+                .map(|key| one(key, Cow::Owned(key.to_string())))
+                .collect(),
             ..FindCoordinatorResponse::default()
         }));
     }
-    let found = one(Cow::Borrowed(""));
+    let found = one(&request.key, Cow::Borrowed(""));
     Ok(call.reply(&FindCoordinatorResponse {
         error_code: found.error_code,
         error_message: found.error_message,
@@ -64,13 +76,25 @@ pub(super) async fn handle(api: Rc<Api>, call: Call) -> Handled {
     }))
 }
 
-async fn find(api: &Api, topic: &'static str) -> Result<(i32, String, i32), ErrorCode> {
+/// Sees to it that the topic is there.
+async fn ready(api: &Api, topic: &'static str) -> Result<&'static str, ErrorCode> {
     if api.router.image().topic(topic).is_none() {
         create_topic(api, topic).await?;
     }
-    let image = api.router.image();
-    let broker = image.brokers().get(&image.node_id());
-    let broker = broker.ok_or(ErrorCode::CoordinatorNotAvailable)?;
-    let port = i32::from(broker.port);
-    Ok((image.node_id(), broker.host.clone(), port))
+    Ok(topic)
+}
+
+/// The broker that leads the partition of a key.
+fn leader<'a>(
+    image: &MetadataImage,
+    topic: &str,
+    key: &str,
+    endpoints: &'a [Endpoint],
+) -> Result<&'a Endpoint, ErrorCode> {
+    let unavailable = ErrorCode::CoordinatorNotAvailable;
+    let log = coordinator_log(image, topic, key).ok_or(unavailable)?;
+    let topic = image.topic(topic).ok_or(unavailable)?;
+    let leader = topic.partitions[log.partition as usize].leader;
+    let endpoint = endpoints.iter().find(|endpoint| endpoint.node_id == leader);
+    endpoint.ok_or(unavailable)
 }

@@ -30,7 +30,7 @@ section! {
         /// What it does in its cluster.
         roles: Vec<String> = "broker,controller", Kind::Choices(&["broker", "controller"]), "", ["process.roles"];
         /// Nodes that vote about metadata when a cluster begins, each as id@host:port of its inter_broker listener; empty: this one alone.
-        quorum: Vec<String> = "", Kind::List, "", ["controller.quorum.voters"];
+        quorum: Option<String> = "", Kind::OptionalText, "", ["controller.quorum.voters"];
         /// The cluster of this node; left empty, what the data directory says, and in a new one what follows from node.quorum.
         cluster_id: Option<String> = "", Kind::OptionalText, "", [];
     }
@@ -335,7 +335,7 @@ impl BrokerConfig {
     /// Never: what is no voter was refused.
     #[must_use]
     pub fn voters(&self) -> BTreeMap<i32, (String, u16)> {
-        let voters = self.node.quorum.iter().map(|text| {
+        let voters = self.voter_texts().map(|text| {
             let (node_id, address) = voter(text).expect("checked");
             (node_id, (address.host, address.port))
         });
@@ -442,9 +442,14 @@ impl BrokerConfig {
         );
     }
 
+    fn voter_texts(&self) -> impl Iterator<Item = &str> {
+        let quorum = self.node.quorum.iter();
+        quorum.flat_map(|text| text.split(',').map(str::trim))
+    }
+
     /// Refuses a cluster that cannot work.
     fn check_cluster(&self, problems: &mut Vec<Problem>) {
-        let voters: Vec<_> = self.node.quorum.iter().map(|text| voter(text)).collect();
+        let voters: Vec<_> = self.voter_texts().map(voter).collect();
         let mut refuse = |name: &str, why: &str| problems.push(Problem::refused(name, why));
         if voters.iter().any(Option::is_none) {
             refuse("node.quorum", "each voter is id@host:port");

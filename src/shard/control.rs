@@ -58,9 +58,10 @@ impl Router {
     }
 
     /// Lets the controller end what it is at; nothing more is stored.
-    pub fn stop_controller(&self) {
-        if let Some(controller) = &*self.controller.borrow() {
-            controller.stop();
+    pub async fn stop_controller(&self) {
+        let controller = self.controller.borrow().clone();
+        if let Some(controller) = controller {
+            controller.stop().await;
         }
     }
 

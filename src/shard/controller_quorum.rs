@@ -63,7 +63,12 @@ impl ControllerService {
     pub(super) fn start(self: &Rc<Self>) {
         spawn(Queue::Control, self.clone().keep_time());
         spawn(Queue::Control, self.clone().publish_images());
-        spawn(Queue::Control, self.clone().drive());
+        let service = self.clone();
+        spawn(Queue::Control, async move {
+            service.drive().await;
+            service.has_ended.set(true);
+            service.ended.raise();
+        });
     }
 
     async fn keep_time(self: Rc<Self>) {
@@ -77,7 +82,7 @@ impl ControllerService {
         }
     }
 
-    async fn drive(self: Rc<Self>) {
+    async fn drive(&self) {
         while !self.is_stopped.get() {
             let woken = self.woken.raised();
             if let Err(why) = self.settle().await {
@@ -86,7 +91,7 @@ impl ControllerService {
                 }
                 tracing::error!(why, "this node leaves the metadata quorum");
                 self.fail_proposals(ControlFailure::Storage);
-                self.stop();
+                self.tell_to_stop();
                 if let Some(router) = self.router.upgrade() {
                     router.replicas().fail_metadata(&why);
                 }
@@ -212,9 +217,6 @@ impl ControllerService {
         let waiting = std::mem::take(&mut *self.proposals.borrow_mut());
         for (_, done) in waiting.into_values() {
             done.keep(Err(failure));
-        }
-        if self.is_stopped.get() {
-            self.published.raise();
         }
     }
 

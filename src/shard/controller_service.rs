@@ -52,6 +52,8 @@ pub struct ControllerService {
     pub(super) published_index: Cell<Option<u64>>,
     pub(super) is_publishing: Cell<bool>,
     pub(super) is_stopped: Cell<bool>,
+    pub(super) has_ended: Cell<bool>,
+    pub(super) ended: Signal,
     turns: Rc<Turns>,
     waiting: Cell<usize>,
     /// By index.
@@ -96,6 +98,8 @@ impl ControllerService {
             published_index: Cell::new(None),
             is_publishing: Cell::new(false),
             is_stopped: Cell::new(false),
+            has_ended: Cell::new(false),
+            ended: Signal::default(),
             turns: Rc::default(),
             waiting: Cell::new(0),
             proposals: RefCell::default(),
@@ -113,10 +117,23 @@ impl ControllerService {
         Ok(service)
     }
 
-    /// Ends: nothing is stored, sent or spread any more.
-    pub fn stop(&self) {
+    /// Ends: nothing is stored, sent or spread any more on return.
+    pub async fn stop(&self) {
+        self.tell_to_stop();
+        loop {
+            let ended = self.ended.raised();
+            if self.has_ended.get() {
+                return;
+            }
+            ended.await;
+        }
+    }
+
+    pub(super) fn tell_to_stop(&self) {
         self.is_stopped.set(true);
+        self.log.stop();
         self.fail_proposals(ControlFailure::TimedOut);
+        self.published.raise();
         self.woken.raise();
         self.applied.raise();
     }

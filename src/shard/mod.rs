@@ -15,6 +15,8 @@
 pub mod control;
 mod controller_quorum;
 pub mod controller_service;
+#[cfg(all(test, not(feature = "loom")))]
+mod controller_service_test;
 pub mod coordinator_host;
 mod coordinator_log;
 pub mod coordinators;

@@ -59,6 +59,7 @@ pub(super) struct QuorumLog {
     shift: Cell<i64>,
     /// Entries wait for space on the disk.
     is_full: Cell<bool>,
+    is_stopped: Cell<bool>,
     bytes_since_snapshot: Cell<u64>,
 }
 
@@ -82,6 +83,7 @@ impl QuorumLog {
             directory: directory.to_path_buf(),
             shift: Cell::new(shift),
             is_full: Cell::new(false),
+            is_stopped: Cell::new(false),
             bytes_since_snapshot: Cell::new(0),
         };
         let (entries, bytes) = quorum_log.read(from).await?;
@@ -138,7 +140,7 @@ impl QuorumLog {
         let term = term.map_err(|_| damaged(&"an entry without a term"))?;
         let content = record.value.unwrap_or_default();
         let index = (at.0 + self.shift.get()) as u64;
-        Entry::from_content(index, term, &content).map_err(|error| damaged(&error))
+        Entry::from_content(index, term, content).map_err(|error| damaged(&error))
     }
 
     fn offset(&self, index: u64) -> Offset {
@@ -150,6 +152,11 @@ impl QuorumLog {
         let segment_bytes = self.log.settings().segment_bytes as usize;
         let most = self.log.largest_append_bytes().min(segment_bytes);
         most.saturating_sub(BATCH_OVERHEAD_BYTES)
+    }
+
+    /// Space on the disk is not waited for any more.
+    pub(super) fn stop(&self) {
+        self.is_stopped.set(true);
     }
 
     /// Whether entries wait for space on the disk.
@@ -198,7 +205,7 @@ impl QuorumLog {
             return Err(LogError::Offline(reason.into()));
         }
         while let Err(error) = self.log.ready(bytes.len(), 1, now_ms).await {
-            if error != LogError::NoSpace {
+            if error != LogError::NoSpace || self.is_stopped.get() {
                 return Err(error);
             }
             if !self.is_full.replace(true) {
