@@ -6,12 +6,14 @@
 //! name for itself breaks the rules gets INVALID_REQUEST and nothing else.
 //!
 //! The features told are those that clients look for and that work (KIP-584): `group.version` 1 for
-//! consumer groups of KIP-848, `transaction.version` 2 for KIP-890. The others are for brokers.
+//! consumer groups of KIP-848, `transaction.version` 2 for KIP-890. `cluster.version` is what the
+//! brokers of this cluster agree on; Kafka's other features are for its own brokers.
 
 use std::borrow::Cow;
 
 use super::call::Call;
 use super::dispatch;
+use crate::cluster::image::{CLUSTER_VERSION_MAX, CLUSTER_VERSION_MIN};
 use crate::net::close_reason::CloseReason;
 use crate::net::service::Reply;
 use crate::runtime::gather::Gather;
@@ -24,16 +26,16 @@ use crate::wire::messages::api_versions::{
 };
 
 /// What works, and at which level.
-const FEATURES: &[(&str, i16)] = &[("group.version", 1), ("transaction.version", 2)];
+pub(super) const FEATURES: &[(&str, i16)] = &[("group.version", 1), ("transaction.version", 2)];
 
-/// Grows when a finalized level changes; nothing changes them yet.
-const FEATURES_EPOCH: i64 = 0;
+/// What the brokers agree on.
+pub(super) const CLUSTER_VERSION: &str = "cluster.version";
 
 /// First version in which clients name themselves.
 const SOFTWARE_NAME_FROM: i16 = 3;
 
 /// Answers with what is served.
-pub(super) fn handle(call: &Call) -> Reply {
+pub(super) fn handle(call: &Call, cluster_version: u16) -> Reply {
     let Ok(request) = call.request::<ApiVersionsRequest<'_>>() else {
         return Reply::Close(CloseReason::InvalidRequest);
     };
@@ -53,23 +55,40 @@ pub(super) fn handle(call: &Call) -> Reply {
             session.software_version = Some(version.as_ref().into());
         });
     }
-    let supported = FEATURES.iter().map(|(name, level)| SupportedFeatureKey {
-        name: Cow::Borrowed(*name),
-        min_version: 0,
-        max_version: *level,
-    });
-    let finalized = FEATURES.iter().map(|(name, level)| FinalizedFeatureKey {
-        name: Cow::Borrowed(*name),
-        max_version_level: *level,
-        min_version_level: *level,
-    });
     call.reply(&ApiVersionsResponse {
         api_keys: dispatch::served().map(advertised).collect(),
-        supported_features: supported.collect(),
-        finalized_features_epoch: FEATURES_EPOCH,
-        finalized_features: finalized.collect(),
+        supported_features: supported_features(),
+        // Grows when a finalized level changes; the others never do.
+        finalized_features_epoch: i64::from(cluster_version - CLUSTER_VERSION_MIN),
+        finalized_features: finalized_features(cluster_version),
         ..ApiVersionsResponse::default()
     })
+}
+
+fn supported_features() -> Vec<SupportedFeatureKey<'static>> {
+    let supported = |name, (min_version, max_version)| SupportedFeatureKey {
+        name: Cow::Borrowed(name),
+        min_version,
+        max_version,
+    };
+    let features = FEATURES
+        .iter()
+        .map(|(name, most)| supported(*name, (0, *most)));
+    let versions = (CLUSTER_VERSION_MIN as i16, CLUSTER_VERSION_MAX as i16);
+    features
+        .chain([supported(CLUSTER_VERSION, versions)])
+        .collect()
+}
+
+fn finalized_features(cluster_version: u16) -> Vec<FinalizedFeatureKey<'static>> {
+    let finalized = |(name, level)| FinalizedFeatureKey {
+        name: Cow::Borrowed(name),
+        max_version_level: level,
+        min_version_level: level,
+    };
+    let features = FEATURES.iter().copied();
+    let features = features.chain([(CLUSTER_VERSION, cluster_version as i16)]);
+    features.map(finalized).collect()
 }
 
 /// Answers a request of a version that is not served.
@@ -151,10 +170,15 @@ mod tests {
                 (35, 1, 5),
                 (37, 0, 3),
                 (42, 0, 2),
+                (43, 0, 2),
                 (44, 0, 1),
+                (45, 0, 1),
+                (46, 0, 0),
                 (47, 0, 0),
+                (57, 0, 2),
                 (60, 0, 2),
                 (61, 0, 0),
+                (64, 0, 0),
                 (65, 0, 0),
                 (66, 0, 2),
                 (68, 0, 1),

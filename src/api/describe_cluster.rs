@@ -2,14 +2,15 @@
 //! in 2).
 //!
 //! Clients' listeners are endpoints of brokers (type 1): a question for controllers (2) is
-//! MISMATCHED_ENDPOINT_TYPE, any other UNSUPPORTED_ENDPOINT_TYPE. No broker is ever fenced yet.
+//! MISMATCHED_ENDPOINT_TYPE, any other UNSUPPORTED_ENDPOINT_TYPE. Fenced brokers are told to those who
+//! ask for them.
 
 use std::borrow::Cow;
 use std::rc::Rc;
 
 use super::call::{Call, Handled};
 use super::dispatch::Api;
-use super::endpoint::endpoints;
+use super::endpoint::{all_endpoints, endpoints};
 use super::metadata::CLUSTER_OPERATIONS;
 use crate::wire::error_code::ErrorCode;
 use crate::wire::messages::describe_cluster::{
@@ -30,13 +31,17 @@ pub(super) async fn handle(api: Rc<Api>, call: Call) -> Handled {
         }));
     }
     let image = api.router.image();
-    let endpoints = endpoints(&image, &api.router.config(), &call.peer);
+    let config = api.router.config();
+    let endpoints = match request.include_fenced_brokers {
+        true => all_endpoints(&image, &config, &call.peer),
+        false => endpoints(&image, &config, &call.peer),
+    };
     let brokers = endpoints.iter().map(|endpoint| DescribeClusterBroker {
         broker_id: endpoint.node_id,
         host: Cow::Borrowed(&endpoint.host),
         port: endpoint.port,
         rack: endpoint.rack.as_deref().map(Cow::Borrowed),
-        is_fenced: false,
+        is_fenced: endpoint.is_fenced,
     });
     let mut response = DescribeClusterResponse {
         cluster_id: Cow::Borrowed(image.cluster_id()),

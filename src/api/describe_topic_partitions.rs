@@ -63,6 +63,7 @@ fn answer<'a>(
         return refused(&names);
     }
     let mut page = Page {
+        image,
         topics: Vec::new(),
         left: limit,
         next: None,
@@ -101,6 +102,7 @@ fn answer<'a>(
 
 /// What fits into an answer.
 struct Page<'a> {
+    image: &'a MetadataImage,
     topics: Vec<Topic<'a>>,
     left: usize,
     next: Option<ResponseCursor<'a>>,
@@ -123,7 +125,12 @@ impl<'a> Page<'a> {
             topic_id: topic.id,
             is_internal: topic_name::is_internal(&topic.name),
             partitions: shown
-                .map(|(number, image)| partition(number, image))
+                .map(
+                    |(number, of_image)| DescribeTopicPartitionsResponsePartition {
+                        offline_replicas: self.image.offline_replicas(of_image),
+                        ..partition(number, of_image)
+                    },
+                )
                 .collect(),
             topic_authorized_operations: TOPIC_OPERATIONS,
             ..Topic::default()
@@ -168,8 +175,8 @@ fn partition(number: i32, image: &PartitionImage) -> DescribeTopicPartitionsResp
         leader_epoch: image.leader_epoch,
         replica_nodes: image.replicas.clone(),
         isr_nodes: image.isr.clone(),
-        eligible_leader_replicas: Some(Vec::new()),
-        last_known_elr: Some(Vec::new()),
+        eligible_leader_replicas: Some(image.elr.clone()),
+        last_known_elr: Some(image.last_known_elr.clone()),
         offline_replicas: Vec::new(),
     }
 }

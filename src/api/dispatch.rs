@@ -9,12 +9,12 @@ use super::init_producer_id::ProducerIds;
 use super::peer_requests::{self, INTER_BROKER_LISTENER};
 use super::topic_rules::TopicRules;
 use super::{
-    alter_configs, api_versions, create_partitions, create_topics, delete_records, delete_topics,
-    describe_cluster, describe_configs, describe_log_dirs, describe_producers,
-    describe_topic_partitions, fetch, find_coordinator, group_admin, group_member,
-    init_producer_id, list_config_resources, list_offsets, metadata, offset_fetch,
-    offset_for_leader_epoch, produce, transaction_admin, transaction_client, txn_offset_commit,
-    write_txn_markers,
+    alter_configs, alter_partition_reassignments, api_versions, create_partitions, create_topics,
+    delete_records, delete_topics, describe_cluster, describe_configs, describe_log_dirs,
+    describe_producers, describe_topic_partitions, elect_leaders, fetch, find_coordinator,
+    group_admin, group_member, init_producer_id, list_config_resources, list_offsets, metadata,
+    offset_fetch, offset_for_leader_epoch, produce, transaction_admin, transaction_client,
+    txn_offset_commit, unregister_broker, update_features, write_txn_markers,
 };
 use crate::net::close_reason::CloseReason;
 use crate::net::frame::Frame;
@@ -64,8 +64,9 @@ const SERVED: &[(ApiKey, Start)] = &[
     (ApiKey::ListGroups, |api, call| {
         later(group_admin::list, api, call)
     }),
-    (ApiKey::ApiVersions, |_, call| {
-        Started::Stage(Stage::Done(api_versions::handle(&call)))
+    (ApiKey::ApiVersions, |api, call| {
+        let version = api.router.image().cluster_version();
+        Started::Stage(Stage::Done(api_versions::handle(&call, version)))
     }),
     (ApiKey::CreateTopics, |api, call| {
         later(create_topics::handle, api, call)
@@ -112,17 +113,32 @@ const SERVED: &[(ApiKey, Start)] = &[
     (ApiKey::DeleteGroups, |api, call| {
         later(group_admin::delete, api, call)
     }),
+    (ApiKey::ElectLeaders, |api, call| {
+        later(elect_leaders::handle, api, call)
+    }),
     (ApiKey::IncrementalAlterConfigs, |api, call| {
         later(alter_configs::handle_incremental, api, call)
     }),
+    (ApiKey::AlterPartitionReassignments, |api, call| {
+        later(alter_partition_reassignments::alter, api, call)
+    }),
+    (ApiKey::ListPartitionReassignments, |api, call| {
+        later(alter_partition_reassignments::list, api, call)
+    }),
     (ApiKey::OffsetDelete, |api, call| {
         later(group_member::delete_offsets, api, call)
+    }),
+    (ApiKey::UpdateFeatures, |api, call| {
+        later(update_features::handle, api, call)
     }),
     (ApiKey::DescribeCluster, |api, call| {
         later(describe_cluster::handle, api, call)
     }),
     (ApiKey::DescribeProducers, |api, call| {
         later(describe_producers::handle, api, call)
+    }),
+    (ApiKey::UnregisterBroker, |api, call| {
+        later(unregister_broker::handle, api, call)
     }),
     (ApiKey::DescribeTransactions, |api, call| {
         later(transaction_admin::describe, api, call)

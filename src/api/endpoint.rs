@@ -11,16 +11,28 @@ pub(super) struct Endpoint {
     pub(super) host: String,
     pub(super) port: i32,
     pub(super) rack: Option<String>,
+    pub(super) is_fenced: bool,
 }
 
-/// Every broker of the image, this one first asked for by its configuration: it alone knows how a
-/// client reached it.
+/// The brokers that clients may connect to: none that is fenced.
 pub(super) fn endpoints(
     image: &MetadataImage,
     config: &BrokerConfig,
     peer: &Peer,
 ) -> Vec<Endpoint> {
-    let own = own(image.node_id(), config, peer);
+    let mut endpoints = all_endpoints(image, config, peer);
+    endpoints.retain(|endpoint| !endpoint.is_fenced);
+    endpoints
+}
+
+/// Every broker of the image, this one first asked for by its configuration: it alone knows how a
+/// client reached it.
+pub(super) fn all_endpoints(
+    image: &MetadataImage,
+    config: &BrokerConfig,
+    peer: &Peer,
+) -> Vec<Endpoint> {
+    let own = own(image, config, peer);
     let others = image
         .brokers()
         .iter()
@@ -30,6 +42,7 @@ pub(super) fn endpoints(
             host: broker.host.clone(),
             port: i32::from(broker.port),
             rack: broker.rack.clone(),
+            is_fenced: broker.is_fenced,
         });
     let mut all: Vec<Endpoint> = others.collect();
     all.push(own);
@@ -39,7 +52,7 @@ pub(super) fn endpoints(
 
 /// This broker. Without an advertised address and bound to every interface, the address that the
 /// client itself connected to is the one that works for it.
-fn own(node_id: i32, config: &BrokerConfig, peer: &Peer) -> Endpoint {
+fn own(image: &MetadataImage, config: &BrokerConfig, peer: &Peer) -> Endpoint {
     let address = config.advertised_address();
     let local = peer.local_address();
     let is_everywhere = ["0.0.0.0", "::"].contains(&address.host.as_str());
@@ -53,11 +66,14 @@ fn own(node_id: i32, config: &BrokerConfig, peer: &Peer) -> Endpoint {
     } else {
         address.port
     };
+    let node_id = image.node_id();
+    let registered = image.brokers().get(&node_id);
     Endpoint {
         node_id,
         host,
         port: i32::from(port),
         rack: config.node.rack.clone(),
+        is_fenced: registered.is_some_and(|broker| broker.is_fenced),
     }
 }
 
@@ -103,12 +119,13 @@ mod tests {
     #[test]
     fn other_brokers_are_where_they_registered() {
         let mut image = MetadataImage::empty("c", 2);
-        for node_id in [1, 2] {
+        for node_id in [1, 2, 3] {
             image.apply(&MetadataRecord::BrokerRegistered {
                 node_id,
                 broker: BrokerImage {
                     host: format!("h{node_id}"),
                     port: 7,
+                    is_fenced: node_id == 3,
                     ..BrokerImage::default()
                 },
             });
@@ -116,5 +133,8 @@ mod tests {
         let all = endpoints(&image, &BrokerConfig::defaults(), &peer("127.0.0.1:9092"));
         let hosts: Vec<_> = all.iter().map(|endpoint| endpoint.host.as_str()).collect();
         assert_eq!(hosts, ["h1", "127.0.0.1"]);
+        let all = all_endpoints(&image, &BrokerConfig::defaults(), &peer("127.0.0.1:9092"));
+        let fenced: Vec<_> = all.iter().map(|endpoint| endpoint.is_fenced).collect();
+        assert_eq!(fenced, [false, false, true]);
     }
 }

@@ -70,7 +70,7 @@ pub(super) async fn handle(api: Rc<Api>, call: Call) -> Handled {
     // After the creation, so that the new topics are there.
     let image = api.router.image();
     let mut topics: Vec<MetadataResponseTopic<'_>> = if is_all {
-        image.topics().map(|topic| found(topic)).collect()
+        image.topics().map(|topic| found(&image, topic)).collect()
     } else {
         let asked = asked.iter();
         asked
@@ -189,7 +189,7 @@ fn answer<'a>(
 ) -> MetadataResponseTopic<'a> {
     match asked {
         Asked::Name(name) => match image.topic(name) {
-            Some(topic) => found(topic),
+            Some(topic) => found(image, topic),
             None => {
                 let code = match topic_name::check(name) {
                     Err(_) => ErrorCode::InvalidTopicException,
@@ -206,7 +206,7 @@ fn answer<'a>(
             }
         },
         Asked::Id(id) => match image.topic_by_id(*id) {
-            Some(topic) => found(topic),
+            Some(topic) => found(image, topic),
             None => MetadataResponseTopic {
                 error_code: ErrorCode::UnknownTopicId.code(),
                 name: None,
@@ -223,10 +223,14 @@ fn answer<'a>(
     }
 }
 
-fn found(topic: &TopicImage) -> MetadataResponseTopic<'_> {
-    let partitions = (0..)
-        .zip(&topic.partitions)
-        .map(|(number, image)| partition(number, image));
+fn found<'a>(image: &MetadataImage, topic: &'a TopicImage) -> MetadataResponseTopic<'a> {
+    let partitions =
+        (0..)
+            .zip(&topic.partitions)
+            .map(|(number, of_image)| MetadataResponsePartition {
+                offline_replicas: image.offline_replicas(of_image),
+                ..partition(number, of_image)
+            });
     MetadataResponseTopic {
         error_code: ErrorCode::None.code(),
         name: Some(Cow::Borrowed(&topic.name)),
@@ -321,7 +325,7 @@ mod tests {
     #[test]
     fn leaders_epochs_and_missing_leaders_are_told() {
         let image = image();
-        let found = found(image.topic("t").unwrap());
+        let found = found(&image, image.topic("t").unwrap());
         let told: Vec<_> = found
             .partitions
             .iter()

@@ -17,6 +17,7 @@
 //! ApiVersions tells.
 
 mod alter_configs;
+mod alter_partition_reassignments;
 pub mod api_versions;
 mod call;
 mod coordination;
@@ -30,6 +31,7 @@ mod describe_log_dirs;
 mod describe_producers;
 mod describe_topic_partitions;
 pub mod dispatch;
+mod elect_leaders;
 mod endpoint;
 pub mod error_mapping;
 pub mod fetch;
@@ -51,4 +53,6 @@ mod transaction_admin;
 mod transaction_client;
 mod transaction_verification;
 mod txn_offset_commit;
+mod unregister_broker;
+mod update_features;
 mod write_txn_markers;

@@ -1,11 +1,15 @@
-//! `percolog cluster`: who is in the cluster.
+//! `percolog cluster`: who is in the cluster, who leads and who holds what.
 
 use serde_json::json;
 
 use crate::wire::api_table::ApiKey;
 use crate::wire::messages::describe_cluster::DescribeClusterRequest;
+use crate::wire::messages::unregister_broker::UnregisterBrokerRequest;
 
 use super::client::{Client, ClientOptions, Topics};
+use super::cluster_drain::{self, DrainArguments};
+use super::cluster_elect::{self, ElectArguments};
+use super::cluster_reassign::{self, ReassignArguments};
 use super::failure::Failure;
 use super::metadata::Broker;
 use super::output::{self, OutputFormat, Table};
@@ -17,6 +21,20 @@ const BROKER_ENDPOINTS: i8 = 1;
 pub(crate) enum ClusterCommand {
     /// Shows the cluster's id, its controller and its brokers
     Describe {
+        #[command(flatten)]
+        client: ClientOptions,
+    },
+    /// Elects leaders of partitions
+    Elect(ElectArguments),
+    /// Moves partitions to other brokers, or shows what moves
+    Reassign(ReassignArguments),
+    /// Moves everything away from a broker
+    Drain(DrainArguments),
+    /// Takes a broker that stopped for good out of the cluster
+    Remove {
+        /// Node id of the broker
+        #[arg(value_name = "ID")]
+        broker: i32,
         #[command(flatten)]
         client: ClientOptions,
     },
@@ -32,12 +50,48 @@ struct Cluster {
 
 /// Runs the command.
 pub(crate) fn run(command: &ClusterCommand) -> Result<(), Failure> {
-    let ClusterCommand::Describe { client: options } = command;
+    match command {
+        ClusterCommand::Describe { client } => describe(client),
+        ClusterCommand::Elect(arguments) => cluster_elect::run(arguments),
+        ClusterCommand::Reassign(arguments) => cluster_reassign::run(arguments),
+        ClusterCommand::Drain(arguments) => cluster_drain::run(arguments),
+        ClusterCommand::Remove { broker, client } => remove(*broker, client),
+    }
+}
+
+/// The controller would do as it is told: a broker that runs only registers again when it restarts.
+fn remove(broker: i32, options: &ClientOptions) -> Result<(), Failure> {
     let mut client = Client::connect(options)?;
-    let cluster = match client.any()?.version(ApiKey::DescribeCluster) {
-        Some(_) => described(&mut client)?,
-        None => from_metadata(&mut client)?,
-    };
+    let brokers = cluster(&mut client)?.brokers;
+    if brokers
+        .iter()
+        .any(|(known, is_fenced)| known.id == broker && !is_fenced)
+    {
+        return Err(Failure::Local(format!(
+            "broker {broker} is active: stop it first"
+        )));
+    }
+    let request = UnregisterBrokerRequest { broker_id: broker };
+    client.change(&request, |reply| {
+        let response = reply.decode::<UnregisterBrokerRequest>()?;
+        let message = response.error_message.as_deref();
+        Failure::check(format!("broker {broker}"), response.error_code, message)
+    })?;
+    match options.output {
+        OutputFormat::Table => output::line(&format!("removed broker {broker}")),
+        OutputFormat::Json => output::json(&json!({ "removed": broker })),
+    }
+}
+
+fn cluster(client: &mut Client) -> Result<Cluster, Failure> {
+    match client.any()?.version(ApiKey::DescribeCluster) {
+        Some(_) => described(client),
+        None => from_metadata(client),
+    }
+}
+
+fn describe(options: &ClientOptions) -> Result<(), Failure> {
+    let cluster = cluster(&mut Client::connect(options)?)?;
     match options.output {
         OutputFormat::Json => print_json(&cluster),
         OutputFormat::Table => print_table(&cluster),

@@ -48,7 +48,7 @@ enum Command {
     /// Shows and changes configs of topics and brokers
     #[command(subcommand)]
     Config(ConfigCommand),
-    /// Shows the cluster
+    /// Shows the cluster, elects leaders, moves partitions, removes brokers
     #[command(subcommand)]
     Cluster(ClusterCommand),
     /// Reads files of a stopped broker
@@ -211,6 +211,15 @@ mod tests {
             "percolog config set topic t",
             "percolog config set planet t k=v",
             "percolog cluster describe --timeout 0",
+            "percolog cluster elect preferred",
+            "percolog cluster elect anybody --all",
+            "percolog cluster elect unclean t --all",
+            "percolog cluster reassign t",
+            "percolog cluster reassign --to 1,2",
+            "percolog cluster reassign t --to 1 --cancel",
+            "percolog cluster reassign t --list",
+            "percolog cluster drain",
+            "percolog cluster remove x",
             "percolog tune",
             "percolog tune check --item nonsense",
             "percolog tune disk --seconds 0",

@@ -14,6 +14,9 @@
 
 mod client;
 mod cluster;
+mod cluster_drain;
+mod cluster_elect;
+mod cluster_reassign;
 pub mod command;
 mod config;
 mod connection;

@@ -6,13 +6,13 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::cluster_world::World;
-use super::controller::{Command, ElectionKind};
+use super::controller::{Command, ElectionKind, IsrChange};
 use super::image::{MetadataImage, PartitionImage};
 use super::record::{MetadataRecord, snapshot};
 
 const TOPIC: &str = "t";
 
-/// What happens. Nodes are 1 to 6; masks choose some of them.
+/// What happens. Nodes are numbers that are brought into the cluster's range; masks choose some.
 #[derive(Clone, Debug)]
 enum Step {
     Restart(i32),
@@ -23,6 +23,9 @@ enum Step {
     Shutdown(i32),
     Unregister(i32),
     Report(u8),
+    /// As `Report`, but the controller hears of it later.
+    Propose(u8),
+    Deliver,
     Produce,
     Elect(ElectionKind),
     Balance,
@@ -43,14 +46,16 @@ fn step() -> impl Strategy<Value = Step> {
         3 => node().prop_map(Step::Fence),
         1 => node().prop_map(Step::Shutdown),
         1 => node().prop_map(Step::Unregister),
-        6 => any::<u8>().prop_map(Step::Report),
-        4 => Just(Step::Produce),
+        5 => any::<u8>().prop_map(Step::Report),
+        2 => any::<u8>().prop_map(Step::Propose),
+        2 => Just(Step::Deliver),
+        6 => Just(Step::Produce),
         1 => Just(Step::Elect(ElectionKind::Preferred)),
         1 => Just(Step::Elect(ElectionKind::Unclean)),
         1 => Just(Step::Balance),
         2 => replicas().prop_map(Step::Reassign),
         1 => Just(Step::Cancel),
-        1 => (1..=3_u8).prop_map(Step::MinInsync),
+        2 => (1..=3_u8).prop_map(Step::MinInsync),
         1 => any::<bool>().prop_map(Step::AllowUnclean),
     ]
 }
@@ -58,6 +63,9 @@ fn step() -> impl Strategy<Value = Step> {
 /// The cluster, and what is on its disks.
 struct Model {
     world: World,
+    brokers: i32,
+    /// A report that is on its way, and who sent it.
+    proposed: Option<(i32, IsrChange)>,
     /// How many of the acknowledged records each node has.
     held: BTreeMap<i32, u64>,
     acknowledged: u64,
@@ -68,11 +76,14 @@ struct Model {
 }
 
 impl Model {
-    fn new(replicas: &[i32]) -> Model {
-        let mut world = World::with_brokers(6);
-        world.create(TOPIC, &[replicas]).expect("a good topic");
+    fn new(brokers: i32, replicas: &[i32]) -> Model {
+        let mut world = World::with_brokers(brokers);
+        let replicas = within(brokers, replicas);
+        world.create(TOPIC, &[&replicas]).expect("a good topic");
         Model {
             world,
+            brokers,
+            proposed: None,
             held: BTreeMap::new(),
             acknowledged: 0,
             disks: (1..=6).map(|node| (node, node as u8)).collect(),
@@ -93,14 +104,17 @@ impl Model {
     fn take(&mut self, step: &Step) {
         match step {
             Step::Restart(node) => {
+                let node = &self.node(*node);
                 let _ = self.world.register(*node, self.disks[node], -1);
             }
             Step::StopAndRestart(node) => {
+                let node = &self.node(*node);
                 let epoch = self.world.image.brokers().get(node);
                 let epoch = epoch.map_or(-1, |broker| broker.epoch);
                 let _ = self.world.register(*node, self.disks[node], epoch);
             }
             Step::LoseDisk(node) => {
+                let node = &self.node(*node);
                 let disk = 100 + self.disks_lost;
                 if self.world.register(*node, disk, -1).is_ok() {
                     self.disks_lost += 1;
@@ -108,11 +122,16 @@ impl Model {
                     self.held.remove(node);
                 }
             }
-            Step::Alive(node) => drop(self.world.alive(*node)),
-            Step::Fence(node) => drop(self.world.fence(*node)),
-            Step::Shutdown(node) => drop(self.world.stop(*node)),
-            Step::Unregister(node) => drop(self.world.unregister(*node)),
-            Step::Report(mask) => self.report(*mask),
+            Step::Alive(node) => drop(self.world.alive(self.node(*node))),
+            Step::Fence(node) => drop(self.world.fence(self.node(*node))),
+            Step::Shutdown(node) => drop(self.world.stop(self.node(*node))),
+            Step::Unregister(node) => drop(self.world.unregister(self.node(*node))),
+            Step::Report(mask) => {
+                self.propose(*mask);
+                self.deliver();
+            }
+            Step::Propose(mask) => self.propose(*mask),
+            Step::Deliver => self.deliver(),
             Step::Produce => self.produce(),
             Step::Elect(kind) => {
                 self.world.run(Command::ElectLeaders {
@@ -125,7 +144,10 @@ impl Model {
                     imbalance_percent_max: 0,
                 });
             }
-            Step::Reassign(target) => drop(self.world.reassign(TOPIC, Some(target))),
+            Step::Reassign(target) => {
+                let target = within(self.brokers, target);
+                drop(self.world.reassign(TOPIC, Some(&target)));
+            }
             Step::Cancel => drop(self.world.reassign(TOPIC, None)),
             Step::MinInsync(count) => {
                 self.min_insync = usize::from(*count);
@@ -140,8 +162,12 @@ impl Model {
         }
     }
 
+    fn node(&self, number: i32) -> i32 {
+        within(self.brokers, &[number])[0]
+    }
+
     /// The leader finds some of the active replicas in sync with itself.
-    fn report(&mut self, mask: u8) {
+    fn propose(&mut self, mask: u8) {
         let partition = self.partition().clone();
         if partition.leader < 0 {
             return;
@@ -153,18 +179,37 @@ impl Model {
         let isr: Vec<i32> = partition.replicas.iter().copied().filter(is_in).collect();
         let has = self.held(partition.leader);
         self.held.extend(isr.iter().map(|node| (*node, has)));
-        let _ = self.world.set_isr(TOPIC, &isr);
+        let change = self.world.isr_change(TOPIC, 0, &isr);
+        self.proposed = Some((partition.leader, change));
     }
 
+    fn deliver(&mut self) {
+        if let Some((leader, change)) = self.proposed.take() {
+            let _ = self.world.report(leader, change);
+        }
+    }
+
+    /// Acknowledged when the whole ISR has it, and those that are about to join it.
     fn produce(&mut self) {
         let partition = self.partition().clone();
         let least = self.min_insync.min(partition.replicas.len());
-        if partition.leader >= 0 && partition.isr.len() >= least {
-            self.acknowledged += 1;
-            for node in partition.isr {
-                self.held.insert(node, self.acknowledged);
-            }
+        if partition.leader < 0 || partition.isr.len() < least {
+            return;
         }
+        let mut holders = partition.isr;
+        let proposed = self.proposed.iter();
+        let proposed = proposed.filter(|(_, change)| change.leader_epoch == partition.leader_epoch);
+        for (node, epoch) in proposed.flat_map(|(_, change)| &change.isr) {
+            let broker = self.world.image.brokers().get(node);
+            if broker.is_none_or(|broker| broker.epoch != *epoch) {
+                return;
+            }
+            holders.push(*node);
+        }
+        self.acknowledged += 1;
+        let holders = holders.into_iter();
+        self.held
+            .extend(holders.map(|node| (node, self.acknowledged)));
     }
 
     fn check(&mut self, step: &Step, before: &PartitionImage) {
@@ -185,6 +230,18 @@ impl Model {
             self.acknowledged = self.held(after.leader);
         }
     }
+}
+
+/// Nodes of a cluster of so many brokers, each once.
+fn within(brokers: i32, nodes: &[i32]) -> Vec<i32> {
+    let mut within = Vec::new();
+    for node in nodes {
+        let node = (node - 1) % brokers + 1;
+        if !within.contains(&node) {
+            within.push(node);
+        }
+    }
+    within
 }
 
 fn check_rules(partition: &PartitionImage, image: &MetadataImage, is_disk_lost: bool) {
@@ -230,14 +287,15 @@ fn rebuilt(image: &MetadataImage) -> MetadataImage {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(2000) })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(1000) })]
 
     #[test]
     fn whatever_happens_leaders_have_what_was_acknowledged(
+        brokers in 1..=6_i32,
         replicas in proptest::sample::subsequence(vec![1, 2, 3, 4, 5, 6], 1..=3).prop_shuffle(),
-        steps in proptest::collection::vec(step(), 1..60),
+        steps in proptest::collection::vec(step(), 1..80),
     ) {
-        let mut model = Model::new(&replicas);
+        let mut model = Model::new(brokers, &replicas);
         for step in &steps {
             let before = model.partition().clone();
             model.take(step);

@@ -225,6 +225,19 @@ fn reports_of_leaders_are_checked_against_epochs_and_registrations() {
 }
 
 #[test]
+fn a_report_from_before_a_disk_was_lost_is_refused() {
+    let mut world = World::with_brokers(2);
+    world.create("t", &[&[1, 2]]).unwrap();
+    world.set_isr("t", &[1]).unwrap();
+    let caught_up = world.isr_change("t", 0, &[1, 2]);
+    world.fence(2).unwrap();
+    world.start(2, 9).unwrap();
+    let late = world.report(1, caught_up);
+    assert!(matches!(late, Err(E::IneligibleReplica(_))));
+    assert_eq!(state(&world, "t"), (1, vec![1], vec![]));
+}
+
+#[test]
 fn a_partition_moves_when_all_that_it_gains_are_in_sync() {
     let mut world = World::with_brokers(4);
     world.create("t", &[&[1, 2]]).unwrap();

@@ -240,6 +240,17 @@ impl MetadataImage {
             .is_some_and(BrokerImage::is_active)
     }
 
+    /// Replicas of a partition on brokers that are fenced or not registered.
+    #[must_use]
+    pub fn offline_replicas(&self, partition: &PartitionImage) -> Vec<i32> {
+        let is_offline = |node: &i32| {
+            let broker = self.brokers.get(node);
+            broker.is_none_or(|broker| broker.is_fenced)
+        };
+        let replicas = partition.replicas.iter().copied();
+        replicas.filter(is_offline).collect()
+    }
+
     /// Brokers that were unregistered, with the first data directory of each.
     #[must_use]
     pub fn departed(&self) -> &BTreeMap<i32, Uuid> {

@@ -34,4 +34,6 @@ mod reassignment_commands;
 pub mod record;
 mod record_fields;
 mod topic_commands;
+#[cfg(test)]
+mod topic_commands_test;
 pub mod topic_name;

@@ -63,7 +63,7 @@ fn put_nodes(into: &mut Vec<u8>, nodes: &[i32]) {
 }
 
 fn flag_byte(first: bool, second: bool) -> u8 {
-    FIRST * u8::from(first) | SECOND * u8::from(second)
+    (FIRST * u8::from(first)) | (SECOND * u8::from(second))
 }
 
 /// What a broker's state is stored as.
