@@ -11,7 +11,7 @@ section! {
         /// Partitions of __consumer_offsets when it is created.
         topic_partitions: i32 = "50", Kind::Int(1, 10_000), "partitions", ["offsets.topic.num.partitions"];
         /// Segment size of __consumer_offsets when it is created.
-        topic_segment_bytes: i32 = "104857600", Kind::Int(1 << 14, INT_MAX), "bytes", ["offsets.topic.segment.bytes"];
+        topic_segment_bytes: i32 = "104857600", Kind::Int(1 << 20, INT_MAX), "bytes", ["offsets.topic.segment.bytes"];
         /// Replicas of __consumer_offsets; fewer while the cluster has fewer brokers.
         topic_replication_factor: i16 = "3", Kind::Int(1, 32_767), "replicas", ["offsets.topic.replication.factor"];
         /// Shortest session timeout of members of classic groups.
@@ -24,7 +24,7 @@ section! {
         max_size: usize = "10000", Kind::Int(1, INT_MAX), "members", ["group.max.size"];
         /// Groups that this broker coordinates.
         groups_max: usize = "100000", Kind::Int(1, 10_000_000), "groups", [];
-        /// Bytes of subscriptions and assignments of one group's members.
+        /// Bytes of subscriptions and assignments of one group's members; less where a batch of the log is.
         members_max_bytes: usize = "67108864", Kind::Int(64 * 1024, INT_MAX), "bytes", [];
         /// How long offsets are kept after their group is empty or unsubscribed.
         offsets_retention_ms: i64 = "604800000", Kind::Long(1, i64::MAX), "ms", ["offsets.retention.minutes" * 60_000];
@@ -61,7 +61,7 @@ section! {
         /// Partitions of __transaction_state when it is created.
         topic_partitions: i32 = "50", Kind::Int(1, 10_000), "partitions", ["transaction.state.log.num.partitions"];
         /// Segment size of __transaction_state when it is created.
-        topic_segment_bytes: i32 = "104857600", Kind::Int(1 << 14, INT_MAX), "bytes", ["transaction.state.log.segment.bytes"];
+        topic_segment_bytes: i32 = "104857600", Kind::Int(1 << 20, INT_MAX), "bytes", ["transaction.state.log.segment.bytes"];
         /// Replicas of __transaction_state; fewer while the cluster has fewer brokers.
         topic_replication_factor: i16 = "3", Kind::Int(1, 32_767), "replicas", ["transaction.state.log.replication.factor"];
         /// In-sync replicas that __transaction_state needs when it is created.

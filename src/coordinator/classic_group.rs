@@ -19,12 +19,17 @@ use crate::wire::messages::records_group_metadata::{GroupMetadataValue, MemberMe
 
 use super::classic_member::{Member, Protocol};
 use super::classic_rebalance::JoinTimer;
+use super::context::Context;
 use super::effects::CoordinatorRecord;
 use super::group_records::group_record;
 use super::group_turn::{Due, Session, Turn};
 
 /// The protocol type of consumers; what their metadata says is known.
 const CONSUMER: &str = "consumer";
+
+/// What a member takes in the group's record beside texts and bytes, and the group in its batch.
+const MEMBER_FIELDS_BYTES: usize = 32;
+const GROUP_FIELDS_BYTES: usize = 256;
 
 /// Where a group is between two generations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,6 +165,23 @@ impl ClassicGroup {
             members: members.collect(),
         };
         group_record(&self.id, &value)
+    }
+
+    /// Whether members may take so many bytes, with the group's record that holds them in one batch
+    /// of the log.
+    pub(super) fn has_room_for(
+        &self,
+        members: usize,
+        members_bytes: usize,
+        context: &Context<'_>,
+    ) -> bool {
+        let names_bytes = 2 * self.id.len()
+            + self.leader.as_deref().map_or(0, str::len)
+            + self.protocol_type.as_deref().map_or(0, str::len)
+            + self.protocol.as_deref().map_or(0, str::len);
+        let fields_bytes = members * MEMBER_FIELDS_BYTES + GROUP_FIELDS_BYTES;
+        let record_bytes = members_bytes + names_bytes + fields_bytes;
+        members_bytes <= context.groups.members_max_bytes && record_bytes <= context.batch_max_bytes
     }
 
     pub(super) fn enter(&mut self, state: State, turn: &Turn<'_, '_>) {

@@ -10,6 +10,7 @@ use crate::wire::messages::join_group::JoinGroupRequest;
 use super::classic_group::{ClassicGroup, State};
 use super::classic_member::Member;
 use super::classic_rebalance::{refuse_join, refuse_sync};
+use super::context::Context;
 use super::effects::Ticket;
 use super::group_request::GroupAnswer;
 use super::group_turn::{Session, Turn};
@@ -20,6 +21,9 @@ const NEW_MEMBER_JOIN_TIMEOUT_MS: u64 = 5 * 60 * 1000;
 
 /// First version that asks a new member to come back with the id it is given.
 const MEMBER_ID_REQUIRED_FROM: i16 = 4;
+/// A member id is the client's name, a hyphen, and a UUID.
+const MEMBER_SUFFIX_BYTES: usize = 37;
+
 /// First version that tells a leader to leave the assignment as it is.
 const SKIP_ASSIGNMENT_FROM: i16 = 9;
 
@@ -39,7 +43,7 @@ impl ClassicGroup {
         if !self.supports(&request.protocol_type, &request.protocols) {
             return refuse_join(turn, ticket, member, ErrorCode::InconsistentGroupProtocol);
         }
-        if !self.has_bytes_for(request, turn.context.groups.members_max_bytes) {
+        if !self.has_bytes_for(request, turn.context) {
             return refuse_join(turn, ticket, member, ErrorCode::GroupMaxSizeReached);
         }
         if member.is_empty() {
@@ -67,17 +71,31 @@ impl ClassicGroup {
         }
     }
 
-    fn has_bytes_for(&self, request: &JoinGroupRequest<'_>, max: usize) -> bool {
+    fn has_bytes_for(&self, request: &JoinGroupRequest<'_>, context: &Context<'_>) -> bool {
         let protocols = request.protocols.iter();
         let asked: usize = protocols.map(|p| p.name.len() + p.metadata.len()).sum();
         let instance = request.group_instance_id.as_deref();
         let old = instance.and_then(|instance| self.static_members.get(instance));
         let old = old.map_or(&*request.member_id, |old| old);
-        let old_bytes = self
-            .members
-            .get(old)
-            .map_or(0, |member| member.size_bytes(old));
-        self.size_bytes - old_bytes + asked <= max
+        let client = context.client;
+        let id_bytes = match &*request.member_id {
+            "" => instance.unwrap_or(client.id).len() + MEMBER_SUFFIX_BYTES,
+            member => member.len(),
+        };
+        let known = self.members.get(old);
+        let (gone_bytes, names_bytes) = match known {
+            Some(member) => (old.len() + member.protocols_bytes(), id_bytes),
+            None => {
+                let instance_bytes = instance.map_or(0, str::len);
+                let client_bytes = client.id.len() + client.host.len();
+                (0, id_bytes + instance_bytes + client_bytes)
+            }
+        };
+        let members_bytes = self.size_bytes - gone_bytes + names_bytes + asked;
+        let members = self.members.len() + usize::from(known.is_none());
+        // Whoever says no more than before is not turned away.
+        (known.is_some() && members_bytes <= self.size_bytes)
+            || self.has_room_for(members, members_bytes, context)
     }
 
     fn join_new(

@@ -77,10 +77,14 @@ impl Member {
     /// What clients made the shard keep for it.
     pub(super) fn size_bytes(&self, id: &str) -> usize {
         let instance = self.instance_id.as_ref().map_or(0, |id| id.len());
-        let protocols = self.protocols.iter();
-        let protocols: usize = protocols.map(|p| p.name.len() + p.metadata.len()).sum();
         let names = id.len() + instance + self.client_id.len() + self.client_host.len();
-        names + protocols + self.assignment.len()
+        names + self.protocols_bytes() + self.assignment.len()
+    }
+
+    /// What is kept of what it can do.
+    pub(super) fn protocols_bytes(&self) -> usize {
+        let protocols = self.protocols.iter();
+        protocols.map(|p| p.name.len() + p.metadata.len()).sum()
     }
 }
 

@@ -93,7 +93,7 @@ impl ClassicGroup {
             (old + member.assignment.len(), new + next)
         });
         let size_bytes = self.size_bytes - change.0 + change.1;
-        if size_bytes > turn.context.groups.members_max_bytes {
+        if !self.has_room_for(self.members.len(), size_bytes, turn.context) {
             self.reset_assignments(ErrorCode::UnknownServerError, turn);
             return self.rebalance_or_complete(turn);
         }

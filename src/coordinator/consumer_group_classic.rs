@@ -106,7 +106,9 @@ impl ConsumerGroup {
         let before = known.map_or(&none, |member| &member.metadata);
         let after = metadata_bytes(&updated(before, &subscription, context, request));
         let others = self.census.metadata_bytes() - metadata_bytes(before);
-        match after > metadata_bytes(before) && others + after > context.groups.members_max_bytes {
+        let is_too_much =
+            after > context.member_max_bytes() || others + after > context.groups.members_max_bytes;
+        match after > metadata_bytes(before) && is_too_much {
             true => Err(ErrorCode::GroupMaxSizeReached),
             false => Ok(subscription),
         }

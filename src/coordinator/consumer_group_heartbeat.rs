@@ -177,6 +177,11 @@ impl ConsumerGroup {
         let before = before.map(|member| &member.metadata);
         let after = updated(&before.cloned().unwrap_or_default(), context, request);
         let (before, after) = (before.map_or(0, metadata_bytes), metadata_bytes(&after));
+        let most = context.member_max_bytes();
+        if after > before && after > most {
+            let message = format!("The subscriptions of a member need more than {most} bytes.");
+            return Err(Refusal::new(ErrorCode::GroupMaxSizeReached, message));
+        }
         let limit = context.groups.members_max_bytes;
         if after > before && self.census.metadata_bytes() - before + after > limit {
             let message =

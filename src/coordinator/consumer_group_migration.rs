@@ -63,6 +63,7 @@ pub(super) fn upgraded(
             all.push(change);
         }
     }
+    let before = records.len();
     let mut group = ConsumerGroup::new(id);
     let [metadata, targets, currents] = changes;
     metadata
@@ -78,6 +79,10 @@ pub(super) fn upgraded(
     currents
         .into_iter()
         .for_each(|change| group.commit(change, records));
+    if !context.fits_batch(records) {
+        records.truncate(before);
+        return Err(refuse("its members do not fit into one batch of the log"));
+    }
     group.loaded(context);
     Ok(group)
 }

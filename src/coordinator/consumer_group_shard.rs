@@ -229,8 +229,14 @@ impl GroupShard {
             return;
         };
         let mut classic = downgraded(group, context);
+        let before = effects.records.len();
         effects.records.extend(group.tombstones());
         effects.records.push(classic.record());
+        if !context.fits_batch(&effects.records) {
+            // It goes on as it is.
+            effects.records.truncate(before);
+            return;
+        }
         if let Some(Group::Consumer(mut group)) = self.groups.remove(id) {
             group.end_timer(&mut self.timers);
         }

@@ -91,6 +91,7 @@ impl World {
             groups: &self.config.groups,
             single_groups: &self.config.groups,
             transactions: &self.config.transactions,
+            batch_max_bytes: usize::MAX,
             new_id: &mut new_id,
         };
         let mut effects = Effects::default();

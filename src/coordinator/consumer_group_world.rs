@@ -134,6 +134,7 @@ impl World {
             groups: &self.config.groups,
             single_groups: &own,
             transactions: &self.config.transactions,
+            batch_max_bytes: usize::MAX,
             new_id: &mut new_id,
         };
         let mut records = Vec::new();

@@ -1,8 +1,11 @@
 //! What a decision may know besides its shard's state.
 
+use super::effects::CoordinatorRecord;
+use super::group_records::record_bytes;
 use crate::config::coordinators::{GroupsConfig, TransactionsConfig};
 use crate::config::group::ConsumerTimeouts;
 use crate::wire::codec::Uuid;
+use crate::wire::record_batch::HEADER_BYTES as BATCH_HEADER_BYTES;
 
 /// A topic as the metadata has it now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,6 +72,24 @@ pub struct Context<'a> {
     pub single_groups: &'a dyn GroupSettings,
     /// Settings of transactions.
     pub transactions: &'a TransactionsConfig,
+    /// Bytes of the largest batch that the shard's log takes; what is decided at once is one batch.
+    pub batch_max_bytes: usize,
     /// Unpredictable ids, for members.
     pub new_id: &'a mut dyn FnMut() -> Uuid,
+}
+
+impl Context<'_> {
+    /// Whether records fit into one batch of the log.
+    #[must_use]
+    pub fn fits_batch(&self, records: &[CoordinatorRecord]) -> bool {
+        let bytes: usize = records.iter().map(record_bytes).sum();
+        bytes.saturating_add(BATCH_HEADER_BYTES) <= self.batch_max_bytes
+    }
+
+    /// Bytes that the subscriptions of one member of a consumer group take at most: what else is
+    /// written with them takes the other half of a batch.
+    #[must_use]
+    pub fn member_max_bytes(&self) -> usize {
+        self.groups.members_max_bytes.min(self.batch_max_bytes / 2)
+    }
 }

@@ -142,6 +142,8 @@ impl Life {
         let mut world = World::new();
         world.groups.max_size = 4;
         world.groups.members_max_bytes = 700;
+        // Of the two bounds sometimes the one holds, and sometimes the other.
+        world.batch_max_bytes = 900;
         world.groups.offsets_retention_ms = 1_000_000;
         Life {
             random: fastrand::Rng::with_seed(seed),

@@ -74,6 +74,7 @@ pub(super) struct World {
     pub(super) topics: FewTopics,
     pub(super) groups: GroupsConfig,
     transactions: TransactionsConfig,
+    pub(super) batch_max_bytes: usize,
     pub(super) now_ms: u64,
     next_id: u32,
 }
@@ -90,6 +91,7 @@ impl World {
             topics: FewTopics::default(),
             groups: config.groups,
             transactions: config.transactions,
+            batch_max_bytes: usize::MAX,
             now_ms: 0,
             next_id: 0,
         };
@@ -121,10 +123,15 @@ impl World {
             groups: &self.groups,
             single_groups: &self.groups,
             transactions: &self.transactions,
+            batch_max_bytes: self.batch_max_bytes,
             new_id: &mut new_id,
         };
         let mut effects = Effects::default();
         act(&mut self.shard, &mut context, &mut effects);
+        for record in &effects.records {
+            let record = std::slice::from_ref(record);
+            assert!(context.fits_batch(record), "the log refuses {record:?}");
+        }
         let records = effects.records.iter().cloned();
         let transaction = effects.transaction;
         self.log

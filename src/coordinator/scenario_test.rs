@@ -97,6 +97,7 @@ impl Run {
             "max_size" => groups.max_size = size,
             "groups_max" => groups.groups_max = size,
             "members_max_bytes" => groups.members_max_bytes = size,
+            "batch_max_bytes" => self.world.batch_max_bytes = size,
             "offset_metadata_max_bytes" => groups.offset_metadata_max_bytes = size,
             "offsets_retention_ms" => groups.offsets_retention_ms = number,
             "initial_rebalance_delay_ms" => {

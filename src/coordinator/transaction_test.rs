@@ -79,6 +79,7 @@ impl World {
             groups: &self.config.groups,
             single_groups: &self.config.groups,
             transactions: &self.config.transactions,
+            batch_max_bytes: usize::MAX,
             new_id: &mut || Uuid([1; 16]),
         };
         decide(&mut self.shard, &mut context, &mut effects);

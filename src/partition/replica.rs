@@ -367,6 +367,14 @@ impl Replica {
         self.turns.take()
     }
 
+    /// Bytes of the largest batch that can be appended.
+    #[must_use]
+    pub fn batch_max_bytes(&self) -> usize {
+        let segment_bytes = self.log.settings().segment_bytes;
+        let segment_bytes = usize::try_from(segment_bytes).unwrap_or(usize::MAX);
+        segment_bytes.min(self.log.largest_append_bytes())
+    }
+
     /// Appends a validated batch in its turn. On return its place is fixed.
     pub async fn append(
         &self,
@@ -379,11 +387,7 @@ impl Replica {
         if !self.is_leader() {
             return Err(AppendRefusal::NotLeader);
         }
-        let settings = self.log.settings();
-        let most = settings
-            .segment_bytes
-            .min(self.log.largest_append_bytes() as u64);
-        if header.size_bytes() as u64 > most {
+        if header.size_bytes() > self.batch_max_bytes() {
             return Err(AppendRefusal::TooLarge);
         }
         let records = i64::from(header.last_offset_delta) + 1;

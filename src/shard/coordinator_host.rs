@@ -239,6 +239,7 @@ impl<S: Shard> CoordinatorHost<S> {
             groups: &config.groups,
             single_groups: &ImageGroups(&image, &config.groups),
             transactions: &config.transactions,
+            batch_max_bytes: hosted.replica.batch_max_bytes(),
             new_id: &mut || Uuid(random_bytes()),
         };
         let mut effects = Effects::default();
@@ -271,6 +272,10 @@ impl<S: Shard> CoordinatorHost<S> {
         }
         let in_flight = hosted.outbox.borrow().len();
         if effects.transaction.is_none() {
+            let together = hosted.collected.borrow().size_bytes() + effects.size_bytes();
+            if together > BATCH_BYTES.min(hosted.replica.batch_max_bytes() / 2) {
+                self.append_collected(hosted);
+            }
             let mut collected = hosted.collected.borrow_mut();
             collected.records.append(&mut effects.records);
             collected.answers.append(&mut effects.answers);

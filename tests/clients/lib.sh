@@ -63,11 +63,12 @@ install_python() {
 }
 JAVA_LIB=$INSTALLED/java/lib
 install_java() {
-  up_to_date "$INSTALLED/java/.complete" "$CLIENTS/java/pom.xml" "$CLIENTS/java/Exchange.java" && return
+  local sources=("$CLIENTS"/java/*.java "$CLIENTS"/java/members/*.java)
+  up_to_date "$INSTALLED/java/.complete" "$CLIENTS/java/pom.xml" "${sources[@]}" && return
   rm -rf "$INSTALLED/java"
   mkdir -p "$INSTALLED/java/classes"
   quietly java mvn -q -B -f "$CLIENTS/java/pom.xml" dependency:copy-dependencies "-DoutputDirectory=$JAVA_LIB" -DincludeScope=runtime
-  quietly java-exchange javac -cp "$JAVA_LIB/*" -d "$INSTALLED/java/classes" "$CLIENTS/java/Exchange.java"
+  quietly java-classes javac -cp "$JAVA_LIB/*" -d "$INSTALLED/java/classes" "${sources[@]}"
   touch "$INSTALLED/java/.complete"
 }
 # Serial collector and first compiler only: these processes live for a second.

@@ -180,6 +180,23 @@ impl LoopDisk {
         }
     }
 
+    /// Takes all inodes, so that no file can be created, whatever its size.
+    pub(crate) fn fill_inodes(&mut self) {
+        let folder = self.path().join("inodes");
+        std::fs::create_dir(&folder).expect("there is an inode left");
+        for number in 0.. {
+            // Without an inode there is no way to tell it from a folder that cannot grow; both will do.
+            if std::fs::File::create(folder.join(format!("{number}"))).is_err() {
+                break;
+            }
+        }
+    }
+
+    /// Gives the inodes back.
+    pub(crate) fn free_inodes(&mut self) {
+        std::fs::remove_dir_all(self.path().join("inodes")).expect("they were taken");
+    }
+
     /// Gives the space of a filler back.
     pub(crate) fn free(&mut self) {
         std::fs::remove_file(self.path().join("filler")).expect("it was filled");

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Kafka's own tools for groups and transactions against the broker at BOOTSTRAP, with both group protocols.
+# Kafka's own tools for groups and transactions against the broker at BOOTSTRAP, with both group protocols,
+# and what groups do with Java clients.
 set -u
 . "$(dirname "$0")/../lib.sh"
 need_bootstrap
@@ -35,6 +36,10 @@ until_groups() {
   done
   contains "$name" "$piece" "$OUT"
 }
+# They wait for heartbeats most of the time: what they found is looked at in the end.
+run_java Behaviours "$BOOTSTRAP" "$RUN_NAME" >"$WORK/behaviours" 2>&1 &
+BEHAVIOURS=$!
+STARTED=$BEHAVIOURS
 topic=groups-$RUN_NAME
 works "topics --create" $TOOLS.TopicCommand $SERVER --create --topic "$topic" --partitions 3
 works "topics --create, output" $TOOLS.TopicCommand $SERVER --create --topic "$topic-out" --partitions 1
@@ -131,4 +136,13 @@ works "transactions find-hanging" $TRANSACTIONS find-hanging --broker-id 1
 tool $TOOLS.ProducerPerformance --topic "$topic-out" --num-records 5000 --record-size 100 --throughput -1 --transactional-id "perf-$RUN_NAME" \
   --transaction-duration-ms 100 --producer-props "bootstrap.servers=$BOOTSTRAP"
 contains "producer-perf-test with transactions" "5000 records sent" "$OUT"
+
+(timeout 90 tail --pid=$BEHAVIOURS -f /dev/null || kill -KILL $BEHAVIOURS) 2>/dev/null
+while read -r verdict behaviour why; do
+  case $verdict in
+    ok) pass "java: $behaviour" ;;
+    FAIL) fail "java: $behaviour" "$why" ;;
+  esac
+done <"$WORK/behaviours"
+equals "java: all behaviours were tried" 8 "$(grep -c '^ok \|^FAIL ' "$WORK/behaviours")"
 finish
