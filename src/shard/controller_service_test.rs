@@ -2,7 +2,7 @@
 //! in memory that can be cut.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use futures_util::future::select_all;
 use super::controller_service::ControllerService;
 use super::directory_health::DirectoryHealth;
 use super::housekeeping::HousekeepingConfig;
+use super::peers::PeerIdentity;
 use super::placement;
 use super::replica_manager::{ReplicaManager, ReplicaSettings};
 use super::request::ControlFailure;
@@ -30,10 +31,12 @@ use crate::log::log_directory::{Housekeeping, LogDirectory};
 use crate::log::partition_log::LogSettings;
 use crate::log::recovery::recover;
 use crate::log::segment_pool::PoolLimits;
+use crate::partition::leader::Reign;
 use crate::runtime::core_id::CoreId;
 use crate::runtime::executor::{Queue, spawn};
 use crate::runtime::executor_test::on_core;
 use crate::runtime::mesh::mesh;
+use crate::wire::codec::Uuid;
 
 const FOUNDERS: i32 = 3;
 
@@ -95,7 +98,7 @@ impl Machine {
     async fn new(node_id: i32) -> Machine {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().to_path_buf();
-        let held = data_directory::open_all(std::slice::from_ref(&path), node_id).unwrap();
+        let held = data_directory::open_all(std::slice::from_ref(&path), node_id, None).unwrap();
         let (mut recovered, _) = recover(&path, 1, |_| 0).unwrap();
         let cache = Rc::new(ChunkCache::new(CACHE));
         let keeping = Housekeeping {
@@ -137,9 +140,16 @@ impl Machine {
             most_outstanding: 64,
         };
         let config = Rc::new(BrokerConfig::defaults());
+        let identity = PeerIdentity {
+            cluster_id: "c".to_string(),
+            node_id,
+            directory_id: Uuid::ZERO,
+            voters: BTreeMap::new(),
+            frame_max_bytes: 1 << 20,
+        };
         Machine {
             path,
-            router: Router::start(ports, 1, replicas, config, empty.clone()),
+            router: Router::start(ports, 1, replicas, config, empty.clone(), identity),
             empty,
             _held: held,
             _directory: directory,
@@ -175,7 +185,8 @@ impl Cluster {
         let machine = &self.machines[at];
         let replicas = machine.router.replicas();
         let name = placement::METADATA_DIRECTORY;
-        replicas.lead(placement::METADATA_LOG, (0, true), name, 0, SETTINGS);
+        let reign = (at as i32, &Reign::alone(at as i32, 0));
+        replicas.hold(placement::METADATA_LOG, (0, true), name, reign, SETTINGS);
         let replica = replicas.replica(placement::METADATA_LOG).unwrap();
         let service = ControllerService::load(
             &machine.router,
