@@ -784,7 +784,9 @@ mod tests {
         for (line, why) in [
             ("num.io.threads=16", "one thread per core"),
             ("zookeeper.connect=x:1", "removed"),
-            ("controller.quorum.voters=1@x:1", "quorum is built in"),
+            ("controller.quorum.voters=1:x:1", "id@host:port"),
+            ("controller.quorum.voters=1@x:1,2@x:2", "needs an address"),
+            ("controller.quorum.fetch.timeout.ms=5", "quorum is built in"),
             ("sasl.enabled.mechanisms=PLAIN", "security is not built yet"),
             ("remote.log.storage.system.enable=true", "tiered storage"),
             ("listeners=SSL://:9093", "only PLAINTEXT"),
@@ -794,8 +796,7 @@ mod tests {
             ),
             ("listeners=9092", "PLAINTEXT://host:port"),
             ("advertised.listeners=PLAINTEXT://:9092", "host:port"),
-            ("process.roles=broker", "single node"),
-            ("default.replication.factor=3", "not built yet"),
+            ("process.roles=broker", "every node is broker and controller"),
             ("queued.max.request.bytes=-1", "at least 1048576"),
             ("log.retention.hours=x", "Not a number"),
             ("no.such.setting=1", "unknown setting"),
@@ -816,10 +817,9 @@ mod tests {
     #[test]
     fn what_does_not_go_together_or_is_not_built_is_refused() {
         for (text, name) in [
-            (
-                "[listeners]\ninter_broker = \"127.0.0.1:9093\"",
-                "listeners.inter_broker",
-            ),
+            ("[node]\nquorum = \"1@h:1,1@h:2\"", "node.quorum"),
+            ("[node]\nquorum = \"7@h:1\"", "listeners.inter_broker"),
+            ("[node]\ncluster_id = \"short\"", "node.cluster_id"),
             ("[listeners]\nper_core = true", "listeners.per_core"),
             (
                 "[storage]\njournal_bytes = 1048577",

@@ -6,8 +6,10 @@
 //! * **Which core**: the one that owns the partition.
 //! * **May import**: `runtime`, `wire`, `log`, `observe`, `config`.
 //!
-//! Until replication comes, a replica is the leader and its in-sync set is itself, so the high
-//! watermark is the flushed offset.
+//! A replica that nobody else holds is the leader, and its high watermark is the flushed offset. With
+//! others, [`leader`] decides who is in sync and how far the watermark is. A follower's log takes its
+//! leader's batches as they are, is cut only where the leader's log parts from it by epoch, and
+//! knows the watermark from the leader's answers; `shard` carries them.
 //!
 //! *Architecture Invariant*: `log start <= last stable offset <= high watermark <= log end`.
 
@@ -17,5 +19,7 @@ pub mod replica;
 pub mod turns;
 pub mod verification;
 
+#[cfg(all(test, feature = "sim"))]
+mod following_test;
 #[cfg(all(test, feature = "sim"))]
 mod transactions_test;
