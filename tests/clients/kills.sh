@@ -140,6 +140,14 @@ run() {
 }
 
 [ $# -gt 0 ] || set -- java:classic java:consumer
+for pair in "$@"; do
+  case ${pair%%:*} in
+    java) install_java ;;
+    python) install_python ;;
+    go) install_go ;;
+    *) echo "there is no copier in ${pair%%:*}" >&2; exit 2 ;;
+  esac
+done
 mkfifo "$WORK/progress" "$WORK/ready"
 exec 8<>"$WORK/progress" 9<>"$WORK/ready"
 # Bash tells of every process that was killed.
@@ -148,12 +156,6 @@ start_broker
 for pair in "$@"; do
   language=${pair%%:*}
   protocol=${pair##*:}
-  case $language in
-    java) install_java ;;
-    python) install_python ;;
-    go) install_go ;;
-    *) echo "there is no copier in $language" >&2; exit 2 ;;
-  esac
   run
 done
 finish
