@@ -8,7 +8,7 @@ MAKEFLAGS += --no-print-directory
 # One line before each step, so that the end of a long output says which step it belongs to.
 step = printf '\n== %s\n' "$(1)"
 
-.PHONY: help setup run cluster test test-clients test-librdkafka check bench bench-gate compare profile micro sanitize fuzz sim
+.PHONY: help setup run cluster test test-clients test-librdkafka test-kills check bench bench-gate compare profile micro sanitize fuzz sim
 
 help:
 	@sed -n 's/^## \([a-z-]*\): /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do \
@@ -47,6 +47,12 @@ test-clients: setup
 test-librdkafka: setup
 	@cargo build --release --bin percolog
 	@tests/clients/librdkafka.sh $(ARGS)
+
+## test-kills: copiers in Java, Python and Go under kill -9 of client and broker; for the night
+test-kills: setup
+	@cargo build --release --bin percolog
+	@VICTIMS='1 broker 2 broker 1 2 broker broker' tests/clients/kills.sh \
+	  java:classic java:consumer python:classic python:consumer go:classic
 
 ## check: format, lints, tidy
 check: setup

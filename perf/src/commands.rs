@@ -14,6 +14,7 @@ use crate::connections;
 use crate::consumer::{Consumer, Reading};
 use crate::coordination;
 use crate::gate;
+use crate::held;
 use crate::history;
 use crate::latency::PERCENTILES;
 use crate::ledger;
@@ -21,8 +22,8 @@ use crate::measure::Recorder;
 use crate::null_server::NullServer;
 use crate::options::{
     Command, ConnectionsOptions, ConsumeOptions, CoordinationOptions, CreateOptions,
-    EndToEndOptions, GateOptions, LoadOptions, NullServerOptions, PageOptions, ProduceOptions,
-    ProfileOptions, RunOptions, Spread, Start, SweepOptions,
+    EndToEndOptions, GateOptions, HeldOptions, LoadOptions, NullServerOptions, PageOptions,
+    ProduceOptions, ProfileOptions, RunOptions, Spread, Start, SweepOptions,
 };
 use crate::page;
 use crate::producer::Producer;
@@ -62,6 +63,7 @@ pub(crate) fn run(command: Command) -> Result<bool, Failure> {
         Command::Page(options) => page(&options),
         Command::Connections(options) => connections(&options),
         Command::Coordination(options) => coordination(&options),
+        Command::Held(options) => held(&options),
         Command::Host(options) => {
             println!("{}", history::fingerprint(&options.data_dir)?);
             Ok(true)
@@ -391,6 +393,18 @@ fn coordination(options: &CoordinationOptions) -> Result<bool, Failure> {
     print!("{}", measured.to_lines(options.kind));
     let mut report = report::provenance(options.kind.name(), &options.run, &cluster);
     report["coordination"] = measured.to_json();
+    report["costs"] = accounting.to_json(0, 0);
+    report::write(&report, &options.run)?;
+    Ok(true)
+}
+
+fn held(options: &HeldOptions) -> Result<bool, Failure> {
+    let plan = options.run.topic_plan(0)?;
+    let cluster = Cluster::prepare(&mut Client::open(&options.run.bootstrap)?, &plan)?;
+    let (measured, accounting) = held::measure(options, &cluster)?;
+    print!("{}", measured.to_lines(options.kind));
+    let mut report = report::provenance(options.kind.name(), &options.run, &cluster);
+    report["held"] = measured.to_json();
     report["costs"] = accounting.to_json(0, 0);
     report::write(&report, &options.run)?;
     Ok(true)

@@ -128,13 +128,13 @@ fn open(
     Ok(match options.kind {
         CoordinationKind::Commits => Box::new(Committer::open(client, name, options, cluster)?),
         CoordinationKind::Transactions => {
-            Box::new(Transactor::open(client, name, number, options, cluster)?)
+            Box::new(Transactions::open(client, name, number, options, cluster)?)
         }
     })
 }
 
 /// Waits until the broker knows the coordinator of a name.
-fn find(client: &mut Client, name: &str, key_type: i8) -> Result<(), Failure> {
+pub(crate) fn find(client: &mut Client, name: &str, key_type: i8) -> Result<(), Failure> {
     let request = FindCoordinatorRequest {
         key_type,
         coordinator_keys: vec![name.into()],
@@ -161,7 +161,10 @@ fn now_ms() -> i64 {
 }
 
 /// Asks until the answer is final.
-fn insist(what: &str, mut ask: impl FnMut() -> Result<i16, Failure>) -> Result<u64, Failure> {
+pub(crate) fn insist(
+    what: &str,
+    mut ask: impl FnMut() -> Result<i16, Failure>,
+) -> Result<u64, Failure> {
     let started = Instant::now();
     let mut retries = 0;
     loop {
@@ -232,9 +235,36 @@ impl Repeats for Committer {
     }
 }
 
-/// Produces and commits, one transaction after the other.
-struct Transactor {
-    client: Client,
+/// Commits one offset of a topic as a member of a consumer group.
+pub(crate) fn commit_one(
+    client: &mut Client,
+    group: &str,
+    (member, epoch): (&str, i32),
+    topic: &Topic,
+) -> Result<u64, Failure> {
+    let request = OffsetCommitRequest {
+        group_id: group.into(),
+        member_id: member.into(),
+        generation_id_or_member_epoch: epoch,
+        topics: vec![OffsetCommitRequestTopic {
+            name: topic.name.as_str().into(),
+            topic_id: topic.id,
+            partitions: vec![OffsetCommitRequestPartition {
+                partition_index: 0,
+                committed_offset: 1,
+                committed_leader_epoch: -1,
+                committed_metadata: Some("".into()),
+            }],
+        }],
+        ..OffsetCommitRequest::default()
+    };
+    insist("OffsetCommit", || {
+        client.ask(&request, |answer| answer.topics[0].partitions[0].error_code)
+    })
+}
+
+/// Transactions of one id.
+pub(crate) struct Transactor {
     id: String,
     topic: Topic,
     partition: i32,
@@ -243,42 +273,43 @@ struct Transactor {
 }
 
 impl Transactor {
-    fn open(
-        mut client: Client,
+    /// Of the partition that `number` falls to.
+    pub(crate) fn new(
         id: String,
         number: u32,
-        options: &CoordinationOptions,
+        record_bytes: usize,
         cluster: &Cluster,
-    ) -> Result<Transactor, Failure> {
-        find(&mut client, &id, 1)?;
+    ) -> Transactor {
+        let target = number as usize % cluster.targets.len();
+        Transactor {
+            id,
+            topic: cluster.topic_of(target).clone(),
+            partition: cluster.targets[target].partition,
+            value: vec![b'x'; record_bytes],
+            producer: (-1, -1),
+        }
+    }
+
+    /// Asks for a producer id.
+    pub(crate) fn init(&mut self, client: &mut Client) -> Result<u64, Failure> {
         let request = InitProducerIdRequest {
-            transactional_id: Some(id.as_str().into()),
+            transactional_id: Some(self.id.as_str().into()),
             transaction_timeout_ms: 60_000,
             producer_id: -1,
             producer_epoch: -1,
             ..InitProducerIdRequest::default()
         };
-        let mut producer = (-1, -1);
+        let producer = &mut self.producer;
         insist("InitProducerId", || {
             client.ask(&request, |answer| {
-                producer = (answer.producer_id, answer.producer_epoch);
+                *producer = (answer.producer_id, answer.producer_epoch);
                 answer.error_code
             })
-        })?;
-        let target = number as usize % cluster.targets.len();
-        Ok(Transactor {
-            client,
-            id,
-            topic: cluster.topic_of(target).clone(),
-            partition: cluster.targets[target].partition,
-            value: vec![b'x'; options.record_bytes],
-            producer,
         })
     }
-}
 
-impl Repeats for Transactor {
-    fn once(&mut self) -> Result<u64, Failure> {
+    /// Begins a transaction with a record.
+    pub(crate) fn produce(&self, client: &mut Client) -> Result<u64, Failure> {
         let (producer_id, producer_epoch) = self.producer;
         let mut batch = BatchBuilder::new(BatchOptions {
             producer_id,
@@ -302,12 +333,16 @@ impl Repeats for Transactor {
                 }],
             }],
         };
-        let client = &mut self.client;
-        let produced = insist("Produce", || {
+        insist("Produce", || {
             client.ask(&produce, |answer| {
                 answer.responses[0].partition_responses[0].error_code
             })
-        })?;
+        })
+    }
+
+    /// Commits it.
+    pub(crate) fn end(&mut self, client: &mut Client) -> Result<u64, Failure> {
+        let (producer_id, producer_epoch) = self.producer;
         let end = EndTxnRequest {
             transactional_id: self.id.as_str().into(),
             producer_id,
@@ -315,12 +350,40 @@ impl Repeats for Transactor {
             committed: true,
         };
         let producer = &mut self.producer;
-        let ended = insist("EndTxn", || {
+        insist("EndTxn", || {
             client.ask(&end, |answer| {
                 *producer = (answer.producer_id, answer.producer_epoch);
                 answer.error_code
             })
-        })?;
+        })
+    }
+}
+
+/// One transaction after the other.
+struct Transactions {
+    client: Client,
+    transactor: Transactor,
+}
+
+impl Transactions {
+    fn open(
+        mut client: Client,
+        id: String,
+        number: u32,
+        options: &CoordinationOptions,
+        cluster: &Cluster,
+    ) -> Result<Transactions, Failure> {
+        find(&mut client, &id, 1)?;
+        let mut transactor = Transactor::new(id, number, options.record_bytes, cluster);
+        transactor.init(&mut client)?;
+        Ok(Transactions { client, transactor })
+    }
+}
+
+impl Repeats for Transactions {
+    fn once(&mut self) -> Result<u64, Failure> {
+        let produced = self.transactor.produce(&mut self.client)?;
+        let ended = self.transactor.end(&mut self.client)?;
         Ok(produced + ended)
     }
 }

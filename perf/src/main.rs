@@ -8,7 +8,8 @@
 //! next), `measure` and `latency` (what counts), `batch` and `text` (the payloads). `accounting`
 //! reads what it cost from /proc, `host`, `report` and `ledger` write it down. `comparison` and `page`
 //! make tables and plots of reports, `history` keeps the figures of commits and `gate` compares with
-//! them. `connections` holds idle connections, `coordination` commits offsets and transactions, `profile` reads what Linux perf sampled.
+//! them. `connections` holds idle connections, `coordination` commits offsets and
+//! transactions, `held` holds them, `profile` reads what Linux perf sampled.
 //!
 //! One thread, so that the tool takes little from the machine it shares with the broker, and what it
 //! takes can be told.
@@ -25,6 +26,7 @@ mod consumer;
 mod coordination;
 mod flow;
 mod gate;
+mod held;
 mod history;
 mod host;
 mod latency;

@@ -39,6 +39,8 @@ pub(crate) enum Command {
     Connections(ConnectionsOptions),
     /// Commits offsets, or transactions, in a closed loop
     Coordination(CoordinationOptions),
+    /// Holds groups, members of one group, or open transactions, and measures what they take of the broker
+    Held(HeldOptions),
     /// Creates topics and measures until every partition has a leader
     Create(CreateOptions),
     /// Reads Produce requests and acknowledges them at once: to measure this tool itself
@@ -502,6 +504,44 @@ pub(crate) struct CoordinationOptions {
     /// Seconds before
     #[arg(long, value_name = "SECONDS", default_value_t = 2.0)]
     pub(crate) warmup: f64,
+}
+
+/// What is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum HeldKind {
+    /// Groups with one member and one committed offset each
+    Groups,
+    /// Members of one group
+    Members,
+    /// Transactions with one record each
+    Transactions,
+}
+
+impl HeldKind {
+    /// Its name on the command line.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            HeldKind::Groups => "groups",
+            HeldKind::Members => "members",
+            HeldKind::Transactions => "transactions",
+        }
+    }
+}
+
+/// `percolog-perf held`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct HeldOptions {
+    #[command(flatten)]
+    pub(crate) run: RunOptions,
+    /// What is held
+    #[arg(value_enum)]
+    pub(crate) kind: HeldKind,
+    /// How many
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) count: u32,
+    /// Connections that share them, each with one request on its way
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub(crate) connections: u32,
 }
 
 /// `percolog-perf null-server`.

@@ -2,7 +2,8 @@
 # Copiers that move records from one topic to another in transactions are killed again and again, and so is
 # the broker: what comes out is what went in, once and in order.
 #
-#   kills.sh [LANGUAGE:PROTOCOL ...]    java (without arguments with both protocols); classic or consumer
+#   kills.sh [LANGUAGE:PROTOCOL ...]    java, python or go; classic or consumer. Without arguments java:classic
+#                                       and java:consumer. VICTIMS: what is killed, see below
 #
 # A copier takes PROTOCOL NAME NUMBER, reads NAME-in as a member of the group NAME, writes to NAME-out with
 # the transactional id NAME-NUMBER, and prints a line per transaction that it committed. It may end when it
@@ -49,6 +50,8 @@ start_broker() {
 copier() {
   case $language in
     java) exec java $JVM -cp "$INSTALLED/java/classes:$JAVA_LIB/*" Copier "$@" ;;
+    python) exec "$PYTHON" "$CLIENTS/python/copier.py" "$@" ;;
+    go) exec "$GO_CLIENT" copy "$@" ;;
   esac
 }
 start_copier() {
@@ -137,6 +140,14 @@ run() {
 }
 
 [ $# -gt 0 ] || set -- java:classic java:consumer
+for pair in "$@"; do
+  case ${pair%%:*} in
+    java) install_java ;;
+    python) install_python ;;
+    go) install_go ;;
+    *) echo "there is no copier in ${pair%%:*}" >&2; exit 2 ;;
+  esac
+done
 mkfifo "$WORK/progress" "$WORK/ready"
 exec 8<>"$WORK/progress" 9<>"$WORK/ready"
 # Bash tells of every process that was killed.
@@ -145,10 +156,6 @@ start_broker
 for pair in "$@"; do
   language=${pair%%:*}
   protocol=${pair##*:}
-  case $language in
-    java) install_java ;;
-    *) echo "there is no copier in $language" >&2; exit 2 ;;
-  esac
   run
 done
 finish

@@ -418,3 +418,42 @@ func testGroups(ctx context.Context) {
 	check("franz-go: what is copied in transactions is there exactly once", func() error { return groupTransactions(ctx, admin, client) })
 	check("franz-go: a second producer fences the first", func() error { return fencedProducer(ctx, admin) })
 }
+
+// copyUntilKilled is the copier of kills.sh: a line for each transaction that is committed, until it is
+// killed or cannot go on.
+func copyUntilKilled(protocol, name, number string) error {
+	ctx := context.Background()
+	if protocol != "classic" {
+		return fmt.Errorf("franz-go is tried with classic groups only, not %s", protocol)
+	}
+	session, err := kgo.NewGroupTransactSession(groupOptions(name, name+"-in", kgo.TransactionalID(name+"-"+number),
+		kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.RequireStableFetchOffsets(), kgo.RecordPartitioner(kgo.ManualPartitioner()),
+		kgo.SessionTimeout(time.Second), kgo.HeartbeatInterval(200*time.Millisecond))...)
+	if err != nil {
+		return err
+	}
+	defer session.Close()
+	for {
+		short, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
+		fetches := session.PollRecords(short, 50)
+		cancel()
+		if fetches.NumRecords() == 0 {
+			continue
+		}
+		if err := session.Begin(); err != nil {
+			return err
+		}
+		var failed kgo.FirstErrPromise
+		fetches.EachRecord(func(record *kgo.Record) {
+			session.Produce(ctx, &kgo.Record{Topic: name + "-out", Partition: record.Partition, Value: record.Value}, failed.Promise())
+		})
+		produced := failed.Err() == nil
+		committed, err := session.End(ctx, kgo.TransactionEndTry(produced))
+		if err != nil {
+			return err
+		}
+		if committed {
+			fmt.Println("copied", fetches.NumRecords())
+		}
+	}
+}

@@ -2,6 +2,7 @@
 //
 //	client test                       every check; ends with `N passed, N failed`
 //	client groups                     groups and transactions of franz-go; ends likewise
+//	client copy PROTOCOL NAME NUMBER  the copier of kills.sh
 //	client write CLIENT TOPIC         the records of exchange.sh
 //	client read CLIENT TOPIC...
 package main
@@ -71,6 +72,11 @@ func main() {
 		}
 		fmt.Printf("%d passed, %d failed\n", passed, failed)
 		if failed > 0 || passed == 0 {
+			os.Exit(1)
+		}
+	case "copy":
+		if err := copyUntilKilled(os.Args[2], os.Args[3], os.Args[4]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
 	case "write", "read":
