@@ -485,26 +485,7 @@ async fn start_core(
     parts: CoreParts,
 ) -> Result<StartedCore, String> {
     let config = Rc::new(shared.config.clone());
-    let cache = Rc::new(ChunkCache::new(cache_limits(shared)));
-    let mut directories = Vec::new();
-    for (index, recovered) in parts.recovered.into_iter().enumerate() {
-        directories.push(open_directory(core, shared, index, recovered, &cache).await?);
-    }
-    let replicas = ReplicaManager::new(
-        core,
-        directories,
-        shared.health.clone(),
-        cache,
-        ReplicaSettings {
-            reserve_bytes: config.storage.reserve_bytes,
-            decompressed_max_bytes: config.limits.decompressed_batch_max_bytes,
-            housekeeping: housekeeping_config(shared),
-            scrub_bytes_per_second: config
-                .storage
-                .scrub_bytes_per_second
-                .div_ceil(shared.cores as u64),
-        },
-    );
+    let replicas = open_replicas(core, shared, parts.recovered).await?;
     let empty = MetadataImage::empty(&shared.cluster_id, config.node.id);
     let router = Router::start(
         parts.ports,
@@ -524,7 +505,7 @@ async fn start_core(
     // Others are heard before this node is ready: it becomes that with their help.
     if let Some(address) = &shared.config.listeners.inter_broker {
         let is_first = core == placement::CONTROLLER_CORE;
-        let listener = bind_inter_broker(shared, address, is_first)?;
+        let listener = bind_inter_broker(shared, address, is_first).await?;
         net.listen(
             listener,
             ListenerTraits {
@@ -549,6 +530,37 @@ async fn start_core(
         },
     );
     Ok((router, net, parts.stop))
+}
+
+/// The core's part of every data directory.
+async fn open_replicas(
+    core: CoreId,
+    shared: &Shared,
+    recovered: Vec<Option<RecoveredCore>>,
+) -> Result<Rc<ReplicaManager>, String> {
+    let config = &shared.config;
+    let cache = Rc::new(ChunkCache::new(cache_limits(shared)));
+    let mut directories = Vec::new();
+    for (index, recovered) in recovered.into_iter().enumerate() {
+        directories.push(open_directory(core, shared, index, recovered, &cache).await?);
+    }
+    let settings = ReplicaSettings {
+        reserve_bytes: config.storage.reserve_bytes,
+        decompressed_max_bytes: config.limits.decompressed_batch_max_bytes,
+        housekeeping: housekeeping_config(shared),
+        scrub_bytes_per_second: config
+            .storage
+            .scrub_bytes_per_second
+            .div_ceil(shared.cores as u64),
+    };
+    let health = shared.health.clone();
+    Ok(ReplicaManager::new(
+        core,
+        directories,
+        health,
+        cache,
+        settings,
+    ))
 }
 
 async fn open_directory(
@@ -588,7 +600,7 @@ fn bind(shared: &Shared, first: bool) -> Result<Listener, String> {
 }
 
 /// Binds the listener for other brokers; its port is configured, so the first core may come last.
-fn bind_inter_broker(
+async fn bind_inter_broker(
     shared: &Shared,
     address: &Address,
     is_first: bool,
@@ -603,7 +615,7 @@ fn bind_inter_broker(
     // Whoever is first finds out whether somebody else has the port.
     if !is_first {
         while !shared.has_inter_broker.load(Ordering::Acquire) {
-            std::thread::yield_now();
+            clock::sleep(Duration::from_millis(1)).await;
         }
     }
     let listener = Listener::bind(found, is_first).map_err(|error| failed(&error));

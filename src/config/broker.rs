@@ -796,7 +796,10 @@ mod tests {
             ),
             ("listeners=9092", "PLAINTEXT://host:port"),
             ("advertised.listeners=PLAINTEXT://:9092", "host:port"),
-            ("process.roles=broker", "every node is broker and controller"),
+            (
+                "process.roles=broker",
+                "every node is broker and controller",
+            ),
             ("queued.max.request.bytes=-1", "at least 1048576"),
             ("log.retention.hours=x", "Not a number"),
             ("no.such.setting=1", "unknown setting"),

@@ -34,7 +34,35 @@ const DECISION_PATIENCE: Duration = Duration::from_secs(15);
 /// How long another broker may take for markers, and a coordinator for an answer.
 const BROKER_PATIENCE: Duration = Duration::from_secs(5);
 
+/// What other cores ask the controller's.
+pub(super) enum ControlQuestion {
+    /// Have this decided, here or on another node.
+    Control(Command),
+    /// Decide this.
+    Decide(Command),
+    /// A broker is alive.
+    Heartbeat(i32, i64),
+    /// A message of the quorum.
+    Quorum(i32, Vec<u8>),
+}
+
 impl Router {
+    pub(super) async fn answer_control(self: &Rc<Self>, question: ControlQuestion) -> Answer {
+        match question {
+            ControlQuestion::Control(command) => {
+                Answer::Controlled(self.control_here(command).await)
+            }
+            ControlQuestion::Decide(command) => Answer::Decided(self.decide_here(command).await),
+            ControlQuestion::Heartbeat(node_id, epoch) => {
+                Answer::Heard(self.heard_here(node_id, epoch))
+            }
+            ControlQuestion::Quorum(from, bytes) => {
+                self.quorum_message_here(from, &bytes);
+                Answer::Applied
+            }
+        }
+    }
+
     /// Makes this core the controller's.
     pub fn set_controller(&self, controller: Rc<ControllerService>) {
         *self.controller.borrow_mut() = Some(controller);
@@ -74,7 +102,10 @@ impl Router {
         if self.controller.borrow().is_some() {
             return self.control_here(command).await;
         }
-        let Some(answer) = self.ask(placement::CONTROLLER_CORE, Question::Control(command)) else {
+        let Some(answer) = self.ask(
+            placement::CONTROLLER_CORE,
+            Question::Control(ControlQuestion::Control(command)),
+        ) else {
             return Err(ControlFailure::Overloaded);
         };
         match answer.await {
@@ -155,7 +186,10 @@ impl Router {
         if self.controller.borrow().is_some() {
             return self.decide_here(command).await;
         }
-        let Some(answer) = self.ask(placement::CONTROLLER_CORE, Question::Decide(command)) else {
+        let Some(answer) = self.ask(
+            placement::CONTROLLER_CORE,
+            Question::Control(ControlQuestion::Decide(command)),
+        ) else {
             return Err(ControlFailure::Overloaded);
         };
         match answer.await {
@@ -187,7 +221,7 @@ impl Router {
         if self.membership().is_some() {
             return self.heard_here(node_id, broker_epoch);
         }
-        let question = Question::Heartbeat(node_id, broker_epoch);
+        let question = Question::Control(ControlQuestion::Heartbeat(node_id, broker_epoch));
         let answer = match self.ask(placement::CONTROLLER_CORE, question) {
             Some(answer) => answer.await,
             None => None,
@@ -214,7 +248,8 @@ impl Router {
         if self.controller.borrow().is_some() {
             return self.quorum_message_here(from, &bytes);
         }
-        drop(self.ask(placement::CONTROLLER_CORE, Question::Quorum(from, bytes)));
+        let question = Question::Control(ControlQuestion::Quorum(from, bytes));
+        drop(self.ask(placement::CONTROLLER_CORE, question));
     }
 
     pub(super) fn quorum_message_here(&self, from: i32, bytes: &[u8]) {

@@ -186,9 +186,9 @@ impl Membership {
         let patience = self.router.config().cluster.shutdown_patience_ms;
         let leave = async {
             let command = Command::BeginShutdown { node_id, epoch };
-            while let Err(failure) = self.router.control(command.clone()).await {
-                tracing::debug!(?failure, "the controller does not take this broker's leave");
-                clock::sleep(REGISTER_BACKOFF).await;
+            // It is looked for as long as a controller ever is; where there is none, all leave.
+            if let Err(failure) = self.router.control(command).await {
+                tracing::info!(?failure, "the controller does not take this broker's leave");
             }
             if self.controller.is_active() {
                 let voters = self.controller.members().voters;

@@ -47,7 +47,32 @@ pub struct ReplicaFetchTerms {
     pub partition_max_bytes: usize,
 }
 
+/// What the core that was connected to asks the one that owns the partitions.
+pub(super) enum ReplicationQuestion {
+    Read(Vec<ReplicaFetchPart>, Follower, ReplicaFetchTerms),
+    AwaitEnds(Vec<(LogId, Offset)>, Duration),
+    Report(Vec<ReplicaFetchPart>, Follower),
+}
+
 impl ReplicaManager {
+    pub(super) async fn answer_replication(&self, question: ReplicationQuestion) -> Answer {
+        match question {
+            ReplicationQuestion::Read(parts, follower, terms) => {
+                let read = self.read_for_follower(&parts, follower, terms);
+                Answer::ReplicaRead(read.await)
+            }
+            ReplicationQuestion::AwaitEnds(seen, at_most) => {
+                let moved = self.ends_beyond(&seen);
+                futures_lite::future::or(moved, clock::sleep(at_most)).await;
+                Answer::Grown
+            }
+            ReplicationQuestion::Report(parts, follower) => {
+                self.note_report(&parts, follower);
+                Answer::Applied
+            }
+        }
+    }
+
     /// Notes what a follower says of itself and reads what it lacks.
     pub async fn read_for_follower(
         &self,
@@ -241,8 +266,11 @@ impl Router {
         let mut results: Vec<ReplicaFetched> = parts.iter().map(unread).collect();
         let mut asked = Vec::new();
         for (owner, indexes, parts) in self.by_owner(parts.to_vec(), |part| part.log) {
-            let question = Question::ReplicaRead(parts, follower, terms);
-            asked.push((indexes, self.ask_owner(owner, question)));
+            let question = ReplicationQuestion::Read(parts, follower, terms);
+            asked.push((
+                indexes,
+                self.ask_owner(owner, Question::Replication(question)),
+            ));
         }
         let mut left = terms.max_bytes;
         for (indexes, answer) in asked {
@@ -266,7 +294,7 @@ impl Router {
         let moved = Rc::new(Signal::default());
         let raised = moved.raised();
         for (owner, _, seen) in self.by_owner(seen, |(log, _)| *log) {
-            let question = Question::AwaitEnds(seen, at_most);
+            let question = Question::Replication(ReplicationQuestion::AwaitEnds(seen, at_most));
             let Some(answer) = self.ask_owner(owner, question) else {
                 clock::sleep(Duration::from_millis(5).min(at_most)).await;
                 return;
@@ -288,7 +316,8 @@ impl Router {
                 self.replicas().note_report(&parts, follower);
             } else {
                 // A full mailbox: the next fetch says it too.
-                drop(self.ask_owner(owner, Question::ReplicaReport(parts, follower)));
+                let question = ReplicationQuestion::Report(parts, follower);
+                drop(self.ask_owner(owner, Question::Replication(question)));
             }
         }
     }

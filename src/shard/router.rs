@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use slab::Slab;
 
+use super::control::ControlQuestion;
 use super::controller_service::ControllerService;
 use super::coordinator_host::Outcome;
 use super::coordinators::{
@@ -21,21 +22,21 @@ use super::coordinators::{
 };
 use super::image_delta;
 use super::membership::Membership;
-use super::peer_protocol::{HeartbeatRefusal, ReplicaFetchPart};
+use super::peer_protocol::HeartbeatRefusal;
 use super::peers::{PeerIdentity, Peers};
 use super::placement;
 use super::replica_fetcher::ReplicaFetchers;
 use super::replica_manager::{PartResult, ReplicaManager};
-use super::replication::{Follower, ReplicaFetchTerms, ReplicaFetched};
+use super::replication::{ReplicaFetched, ReplicationQuestion};
 use super::request::{
     AppendPart, AppendedPart, ControlFailure, DeleteRecordsPart, DirectoryState, EpochEndPart,
     FetchPart, FetchTerms, FetchedPart, FoundOffset, ListOffsetsPart, LogUsage, PartitionError,
     ProducerDescription, Promise,
 };
-use crate::cluster::controller::{Command, CommandReply};
+use crate::cluster::controller::CommandReply;
 use crate::cluster::image::MetadataImage;
 use crate::config::broker::BrokerConfig;
-use crate::log::position::{LogId, Offset};
+use crate::log::position::LogId;
 use crate::partition::verification::Verification;
 use crate::runtime::clock;
 use crate::runtime::core_id::CoreId;
@@ -63,15 +64,10 @@ pub(super) enum Question {
     Usage,
     Apply(Arc<MetadataImage>),
     Offline(Arc<BTreeSet<LogId>>),
-    Control(Command),
-    Decide(Command),
-    Heartbeat(i32, i64),
-    Quorum(i32, Vec<u8>),
+    Control(ControlQuestion),
     Coordinate(CoordinatorCall, ParkedCall),
     Parked(ParkedCall, Box<Outcome<CoordinatorAnswer>>),
-    ReplicaRead(Vec<ReplicaFetchPart>, Follower, ReplicaFetchTerms),
-    AwaitEnds(Vec<(LogId, Offset)>, Duration),
-    ReplicaReport(Vec<ReplicaFetchPart>, Follower),
+    Replication(ReplicationQuestion),
 }
 
 /// What comes back.
@@ -809,26 +805,8 @@ impl Router {
                 self.coordinators().deliver(parked, *answer);
                 Answer::Applied
             }
-            Question::ReplicaRead(parts, follower, terms) => {
-                let read = self.replicas.read_for_follower(&parts, follower, terms);
-                Answer::ReplicaRead(read.await)
-            }
-            Question::AwaitEnds(seen, at_most) => {
-                let moved = self.replicas.ends_beyond(&seen);
-                futures_lite::future::or(moved, clock::sleep(at_most)).await;
-                Answer::Grown
-            }
-            Question::ReplicaReport(parts, follower) => {
-                self.replicas.note_report(&parts, follower);
-                Answer::Applied
-            }
-            Question::Control(command) => Answer::Controlled(self.control_here(command).await),
-            Question::Decide(command) => Answer::Decided(self.decide_here(command).await),
-            Question::Heartbeat(node_id, epoch) => Answer::Heard(self.heard_here(node_id, epoch)),
-            Question::Quorum(from, bytes) => {
-                self.quorum_message_here(from, &bytes);
-                Answer::Applied
-            }
+            Question::Replication(question) => self.replicas.answer_replication(question).await,
+            Question::Control(question) => self.answer_control(question).await,
         }
     }
 
