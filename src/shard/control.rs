@@ -108,15 +108,18 @@ impl Router {
         let controller = controller.ok_or(ControlFailure::Overloaded)?;
         let deadline_us = clock::monotonic_us() + SEARCH_US;
         let mut last = ControlFailure::NotController(None);
+        let mut strangers = self.voters_to_a_stranger(&controller).into_iter().cycle();
+        let mut hint = None;
         while clock::monotonic_us() < deadline_us {
             let leader = match controller.submit(command.clone()).await {
                 Err(ControlFailure::NotController(leader)) => leader,
                 decided => return decided,
             };
-            if let Some(leader) = leader {
+            if let Some(leader) = leader.or(hint.take()).or_else(|| strangers.next()) {
                 match self.ask_controller(leader, command.clone()).await {
                     Err(ControlFailure::NotController(other)) => {
                         last = ControlFailure::NotController(other);
+                        hint = other.filter(|other| *other != controller.image().node_id());
                     }
                     decided => return decided,
                 }
@@ -124,6 +127,17 @@ impl Router {
             clock::sleep(SEARCH_REST).await;
         }
         Err(last)
+    }
+
+    /// Whom a node asks that no leader knows: the voters it was told of. A member hears of the leader
+    /// by itself.
+    fn voters_to_a_stranger(&self, controller: &ControllerService) -> Vec<i32> {
+        let own = controller.image().node_id();
+        if controller.members().get(own).is_some() {
+            return Vec::new();
+        }
+        let voters = self.peers().identity().voters.keys();
+        voters.copied().filter(|voter| *voter != own).collect()
     }
 
     async fn ask_controller(

@@ -24,6 +24,7 @@ use super::membership::Membership;
 use super::peer_protocol::{HeartbeatRefusal, ReplicaFetchPart};
 use super::peers::{PeerIdentity, Peers};
 use super::placement;
+use super::quorum_requests::{QuorumAnswer, QuorumFailure, QuorumRequest};
 use super::replica_fetcher::ReplicaFetchers;
 use super::replica_manager::{PartResult, ReplicaManager};
 use super::replication::{Follower, ReplicaFetchTerms, ReplicaFetched};
@@ -67,6 +68,8 @@ pub(super) enum Question {
     Decide(Command),
     Heartbeat(i32, i64),
     Quorum(i32, Vec<u8>),
+    FindQuorum(QuorumRequest),
+    AskQuorum(QuorumRequest),
     Coordinate(CoordinatorCall, ParkedCall),
     Parked(ParkedCall, Box<Outcome<CoordinatorAnswer>>),
     ReplicaRead(Vec<ReplicaFetchPart>, Follower, ReplicaFetchTerms),
@@ -90,6 +93,7 @@ pub(super) enum Answer {
     Controlled(Result<CommandReply, ControlFailure>),
     Decided(Result<(CommandReply, u64), ControlFailure>),
     Heard(Result<(), HeartbeatRefusal>),
+    Quorum(Result<QuorumAnswer, QuorumFailure>),
     Coordinated(FirstWord),
     ReplicaRead(Vec<ReplicaFetched>),
 }
@@ -829,6 +833,8 @@ impl Router {
                 self.quorum_message_here(from, &bytes);
                 Answer::Applied
             }
+            Question::FindQuorum(request) => Answer::Quorum(self.find_quorum(request).await),
+            Question::AskQuorum(request) => Answer::Quorum(self.ask_quorum_here(request).await),
         }
     }
 
