@@ -23,9 +23,10 @@ run: setup
 	@cargo build --release --bin percolog
 	@exec target/release/percolog serve --data-dir ./data
 
-## cluster: three local brokers (not available yet)
-cluster:
-	@echo 'make cluster: not available yet: a broker is a cluster of one so far' >&2; exit 1
+## cluster: builds (release) and starts three brokers: Kafka on 127.0.0.1:9092, 9192, 9292, data in ./data/cluster
+cluster: setup
+	@cargo build --release --bin percolog
+	@exec tools/cluster.sh
 
 ## test: the whole test suite that needs no other language
 test: setup

@@ -11,10 +11,11 @@ use super::topic_rules::TopicRules;
 use super::{
     alter_configs, alter_partition_reassignments, api_versions, create_partitions, create_topics,
     delete_records, delete_topics, describe_cluster, describe_configs, describe_log_dirs,
-    describe_producers, describe_topic_partitions, elect_leaders, fetch, find_coordinator,
-    group_admin, group_member, init_producer_id, list_config_resources, list_offsets, metadata,
-    offset_fetch, offset_for_leader_epoch, produce, transaction_admin, transaction_client,
-    txn_offset_commit, unregister_broker, update_features, write_txn_markers,
+    describe_producers, describe_quorum, describe_topic_partitions, elect_leaders, fetch,
+    find_coordinator, group_admin, group_member, init_producer_id, list_config_resources,
+    list_offsets, metadata, offset_fetch, offset_for_leader_epoch, produce, raft_voters,
+    transaction_admin, transaction_client, txn_offset_commit, unregister_broker, update_features,
+    write_txn_markers,
 };
 use crate::net::close_reason::CloseReason;
 use crate::net::frame::Frame;
@@ -128,6 +129,9 @@ const SERVED: &[(ApiKey, Start)] = &[
     (ApiKey::OffsetDelete, |api, call| {
         later(group_member::delete_offsets, api, call)
     }),
+    (ApiKey::DescribeQuorum, |api, call| {
+        later(describe_quorum::handle, api, call)
+    }),
     (ApiKey::UpdateFeatures, |api, call| {
         later(update_features::handle, api, call)
     }),
@@ -157,6 +161,12 @@ const SERVED: &[(ApiKey, Start)] = &[
     }),
     (ApiKey::DescribeTopicPartitions, |api, call| {
         later(describe_topic_partitions::handle, api, call)
+    }),
+    (ApiKey::AddRaftVoter, |api, call| {
+        later(raft_voters::add, api, call)
+    }),
+    (ApiKey::RemoveRaftVoter, |api, call| {
+        later(raft_voters::remove, api, call)
     }),
 ];
 

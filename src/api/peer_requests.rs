@@ -122,6 +122,7 @@ async fn call(api: &Rc<Api>, request: PeerRequest) -> Option<PeerAnswer> {
         PeerRequest::Transaction(log, request) => {
             PeerAnswer::Transaction(router.ask_transactions_here(log, request).await)
         }
+        PeerRequest::Quorum(request) => PeerAnswer::Quorum(router.ask_quorum_here(request).await),
     })
 }
 

@@ -7,19 +7,21 @@ use crate::wire::messages::describe_cluster::DescribeClusterRequest;
 use crate::wire::messages::unregister_broker::UnregisterBrokerRequest;
 
 use super::client::{Client, ClientOptions, Topics};
+use super::cluster_describe;
 use super::cluster_drain::{self, DrainArguments};
 use super::cluster_elect::{self, ElectArguments};
+use super::cluster_quorum::{self, NewVoter};
 use super::cluster_reassign::{self, ReassignArguments};
 use super::failure::Failure;
 use super::metadata::Broker;
-use super::output::{self, OutputFormat, Table};
+use super::output::{self, OutputFormat};
 
 /// Kind of endpoints in a DescribeCluster: those of brokers.
 const BROKER_ENDPOINTS: i8 = 1;
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum ClusterCommand {
-    /// Shows the cluster's id, its controller and its brokers
+    /// Shows who decides, who is there and who leads and holds what
     Describe {
         #[command(flatten)]
         client: ClientOptions,
@@ -30,32 +32,51 @@ pub(crate) enum ClusterCommand {
     Reassign(ReassignArguments),
     /// Moves everything away from a broker
     Drain(DrainArguments),
-    /// Takes a broker that stopped for good out of the cluster
+    /// Lets a node that runs as an observer vote in the metadata quorum
+    Add {
+        /// Its id, and where it listens for other brokers
+        #[arg(value_name = "NODE_ID@HOST:PORT")]
+        voter: NewVoter,
+        #[command(flatten)]
+        client: ClientOptions,
+    },
+    /// Takes a broker that stopped for good out of the cluster, with its vote
     Remove {
         /// Node id of the broker
         #[arg(value_name = "ID")]
         broker: i32,
+        /// Takes only its vote: it stays, or comes back, as an observer
+        #[arg(long)]
+        vote_only: bool,
         #[command(flatten)]
         client: ClientOptions,
     },
 }
 
 /// What both APIs that describe a cluster say.
-struct Cluster {
-    id: Option<String>,
-    controller_id: i32,
+pub(crate) struct Cluster {
+    /// Its id, from brokers that have one.
+    pub(crate) id: Option<String>,
+    /// The controller, or whoever passes for it with clients.
+    pub(crate) controller_id: i32,
     /// With whether it is fenced.
-    brokers: Vec<(Broker, bool)>,
+    pub(crate) brokers: Vec<(Broker, bool)>,
 }
 
 /// Runs the command.
 pub(crate) fn run(command: &ClusterCommand) -> Result<(), Failure> {
     match command {
-        ClusterCommand::Describe { client } => describe(client),
+        ClusterCommand::Describe { client } => cluster_describe::run(client),
         ClusterCommand::Elect(arguments) => cluster_elect::run(arguments),
         ClusterCommand::Reassign(arguments) => cluster_reassign::run(arguments),
         ClusterCommand::Drain(arguments) => cluster_drain::run(arguments),
-        ClusterCommand::Remove { broker, client } => remove(*broker, client),
+        ClusterCommand::Add { voter, client } => cluster_quorum::add(voter, client),
+        ClusterCommand::Remove {
+            broker,
+            vote_only: true,
+            client,
+        } => remove_vote(*broker, client),
+        ClusterCommand::Remove { broker, client, .. } => remove(*broker, client),
     }
 }
 
@@ -71,6 +92,7 @@ fn remove(broker: i32, options: &ClientOptions) -> Result<(), Failure> {
             "broker {broker} is active: stop it first"
         )));
     }
+    cluster_quorum::remove_voter(&mut client, broker)?;
     let request = UnregisterBrokerRequest { broker_id: broker };
     client.change(&request, |reply| {
         let response = reply.decode::<UnregisterBrokerRequest>()?;
@@ -83,18 +105,22 @@ fn remove(broker: i32, options: &ClientOptions) -> Result<(), Failure> {
     }
 }
 
-fn cluster(client: &mut Client) -> Result<Cluster, Failure> {
-    match client.any()?.version(ApiKey::DescribeCluster) {
-        Some(_) => described(client),
-        None => from_metadata(client),
+fn remove_vote(broker: i32, options: &ClientOptions) -> Result<(), Failure> {
+    let mut client = Client::connect(options)?;
+    if !cluster_quorum::remove_voter(&mut client, broker)? {
+        return Err(Failure::Local(format!("node {broker} has no vote")));
+    }
+    match options.output {
+        OutputFormat::Table => output::line(&format!("node {broker} does not vote any more")),
+        OutputFormat::Json => output::json(&json!({ "vote_removed": broker })),
     }
 }
 
-fn describe(options: &ClientOptions) -> Result<(), Failure> {
-    let cluster = cluster(&mut Client::connect(options)?)?;
-    match options.output {
-        OutputFormat::Json => print_json(&cluster),
-        OutputFormat::Table => print_table(&cluster),
+/// What the broker says of its cluster, by the better of two APIs.
+pub(crate) fn cluster(client: &mut Client) -> Result<Cluster, Failure> {
+    match client.any()?.version(ApiKey::DescribeCluster) {
+        Some(_) => described(client),
+        None => from_metadata(client),
     }
 }
 
@@ -138,39 +164,4 @@ fn from_metadata(client: &mut Client) -> Result<Cluster, Failure> {
         controller_id: metadata.controller_id,
         brokers: brokers.map(|broker| (broker, false)).collect(),
     })
-}
-
-fn print_json(cluster: &Cluster) -> Result<(), Failure> {
-    let brokers = cluster.brokers.iter().map(|(broker, is_fenced)| {
-        json!({
-            "id": broker.id,
-            "host": broker.host,
-            "port": broker.port,
-            "rack": broker.rack,
-            "fenced": is_fenced,
-        })
-    });
-    output::json(&json!({
-        "cluster_id": cluster.id,
-        "controller_id": cluster.controller_id,
-        "brokers": brokers.collect::<Vec<_>>(),
-    }))
-}
-
-fn print_table(cluster: &Cluster) -> Result<(), Failure> {
-    output::line(&format!(
-        "cluster {}  controller {}",
-        cluster.id.as_deref().unwrap_or("-"),
-        cluster.controller_id
-    ))?;
-    let mut table = Table::new(&["id", "address", "rack", "state"]);
-    for (broker, is_fenced) in &cluster.brokers {
-        table.row([
-            broker.id.to_string(),
-            broker.address(),
-            broker.rack.clone().unwrap_or_else(|| "-".to_owned()),
-            if *is_fenced { "fenced" } else { "active" }.to_owned(),
-        ]);
-    }
-    table.print()
 }

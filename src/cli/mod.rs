@@ -14,8 +14,10 @@
 
 mod client;
 mod cluster;
+mod cluster_describe;
 mod cluster_drain;
 mod cluster_elect;
+mod cluster_quorum;
 mod cluster_reassign;
 pub mod command;
 mod config;

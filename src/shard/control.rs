@@ -11,6 +11,7 @@ use super::membership::Membership;
 use super::peer_link::PeerFailure;
 use super::peer_protocol::{HeartbeatRefusal, PeerAnswer, PeerRequest};
 use super::placement;
+use super::quorum_requests::QuorumRequest;
 use super::replica_manager::PartResult;
 use super::request::{AppendedPart, ControlFailure, PartitionError};
 use super::router::{Answer, Question, Router};
@@ -44,6 +45,10 @@ pub(super) enum ControlQuestion {
     Heartbeat(i32, i64),
     /// A message of the quorum.
     Quorum(i32, Vec<u8>),
+    /// Have the quorum answer this, here or on another node.
+    FindQuorum(QuorumRequest),
+    /// Answer this about the quorum.
+    AskQuorum(QuorumRequest),
 }
 
 impl Router {
@@ -59,6 +64,10 @@ impl Router {
             ControlQuestion::Quorum(from, bytes) => {
                 self.quorum_message_here(from, &bytes);
                 Answer::Applied
+            }
+            ControlQuestion::FindQuorum(request) => Answer::Quorum(self.find_quorum(request).await),
+            ControlQuestion::AskQuorum(request) => {
+                Answer::Quorum(self.ask_quorum_here(request).await)
             }
         }
     }
@@ -139,15 +148,18 @@ impl Router {
         let controller = controller.ok_or(ControlFailure::Overloaded)?;
         let deadline_us = clock::monotonic_us() + SEARCH_US;
         let mut last = ControlFailure::NotController(None);
+        let mut strangers = self.voters_to_a_stranger(&controller).into_iter().cycle();
+        let mut hint = None;
         while clock::monotonic_us() < deadline_us {
             let leader = match controller.submit(command.clone()).await {
                 Err(ControlFailure::NotController(leader)) => leader,
                 decided => return decided,
             };
-            if let Some(leader) = leader {
+            if let Some(leader) = leader.or(hint.take()).or_else(|| strangers.next()) {
                 match self.ask_controller(leader, command.clone()).await {
                     Err(ControlFailure::NotController(other)) => {
                         last = ControlFailure::NotController(other);
+                        hint = other.filter(|other| *other != controller.image().node_id());
                     }
                     decided => return decided,
                 }
@@ -155,6 +167,17 @@ impl Router {
             clock::sleep(SEARCH_REST).await;
         }
         Err(last)
+    }
+
+    /// Whom a node asks that no leader knows: the voters it was told of. A member hears of the leader
+    /// by itself.
+    fn voters_to_a_stranger(&self, controller: &ControllerService) -> Vec<i32> {
+        let own = controller.image().node_id();
+        if controller.members().get(own).is_some() {
+            return Vec::new();
+        }
+        let voters = self.peers().identity().voters.keys();
+        voters.copied().filter(|voter| *voter != own).collect()
     }
 
     async fn ask_controller(

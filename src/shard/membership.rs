@@ -289,6 +289,7 @@ impl Membership {
             if !std::mem::replace(&mut was_active, true) {
                 self.heard_us.borrow_mut().clear();
             }
+            self.controller.admit_brokers();
             for (node_id, epoch, silent_us) in self.silent(now_us) {
                 if self.is_gone(node_id, silent_us).await {
                     tracing::warn!(node_id, silent_ms = silent_us / 1000, "a broker is gone");

@@ -36,6 +36,7 @@ pub mod peer_protocol;
 pub mod peers;
 pub mod placement;
 mod quorum_log;
+pub mod quorum_requests;
 pub mod replica_fetcher;
 pub mod replica_manager;
 pub mod replication;

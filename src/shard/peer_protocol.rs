@@ -22,6 +22,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::quorum_requests::{QuorumAnswer, QuorumFailure, QuorumRequest};
 use super::request::{AppendedPart, ControlFailure, PartitionError};
 use crate::cluster::controller::{Command, CommandReply};
 use crate::coordinator::transaction_request::{TransactionAnswer, TransactionRequest};
@@ -105,6 +106,8 @@ pub enum PeerRequest {
     },
     /// A question for a coordinator of transactions that the one asked hosts.
     Transaction(LogId, TransactionRequest),
+    /// A question for the leader of the metadata quorum.
+    Quorum(QuorumRequest),
 }
 
 /// What comes back.
@@ -120,6 +123,8 @@ pub enum PeerAnswer {
     MarkersWritten(Vec<Result<AppendedPart, PartitionError>>),
     /// What the coordinator says.
     Transaction(Result<TransactionAnswer, Unavailable>),
+    /// What the quorum's leader says.
+    Quorum(Result<QuorumAnswer, QuorumFailure>),
 }
 
 /// Why a heartbeat does not count.

@@ -25,6 +25,7 @@ use super::membership::Membership;
 use super::peer_protocol::HeartbeatRefusal;
 use super::peers::{PeerIdentity, Peers};
 use super::placement;
+use super::quorum_requests::{QuorumAnswer, QuorumFailure};
 use super::replica_fetcher::ReplicaFetchers;
 use super::replica_manager::{PartResult, ReplicaManager};
 use super::replication::{ReplicaFetched, ReplicationQuestion};
@@ -86,6 +87,7 @@ pub(super) enum Answer {
     Controlled(Result<CommandReply, ControlFailure>),
     Decided(Result<(CommandReply, u64), ControlFailure>),
     Heard(Result<(), HeartbeatRefusal>),
+    Quorum(Result<QuorumAnswer, QuorumFailure>),
     Coordinated(FirstWord),
     ReplicaRead(Vec<ReplicaFetched>),
 }

@@ -29,7 +29,7 @@ pub enum ChangeRefused {
 }
 
 /// The quorum as one node sees it. Kafka: `DescribeQuorum`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct QuorumDescription {
     /// Who leads, as far as this node knows.
     pub leader: Option<i32>,
@@ -42,7 +42,7 @@ pub struct QuorumDescription {
 }
 
 /// One member.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ReplicaDescription {
     /// Which node.
     pub node_id: i32,
