@@ -115,6 +115,8 @@ struct Shared {
     reports: Mutex<mpsc::Sender<Result<CoreId, String>>>,
     /// Whether the first core has tried to bind the listener for other brokers.
     has_inter_broker: AtomicBool,
+    /// Whether other brokers lead what this one led, as far as they could.
+    has_left: AtomicBool,
     /// Cores that have no request in flight any more.
     drained: AtomicUsize,
     admin: AdminState,
@@ -342,6 +344,7 @@ fn assemble(
         port: AtomicU16::new(config.listeners.client.port),
         reports: Mutex::new(mpsc::channel().0),
         has_inter_broker: AtomicBool::new(false),
+        has_left: AtomicBool::new(false),
         drained: AtomicUsize::new(0),
         admin: AdminState {
             pages: (0..cores).map(|_| MetricPage::default()).collect(),
@@ -442,8 +445,18 @@ async fn run_core(core: CoreId, shared: Arc<Shared>) {
     };
     let parts = shared.parts.lock().expect("taking does not panic")[core.index()].take();
     let parts = parts.expect("a core starts once");
-    let started = start_core(core, &shared, parts).await;
-    let (router, net, stop) = match started {
+    let stop = parts.stop;
+    let start = start_core(
+        core,
+        &shared,
+        (parts.recovered, parts.ports, parts.handover),
+    );
+    // A node may wait for its cluster for as long as that has no majority.
+    let given_up = async {
+        stop.receive().await;
+        Err("stopped before it was part of its cluster".to_string())
+    };
+    let (router, net) = match futures_lite::future::or(start, given_up).await {
         Ok(started) => started,
         Err(error) => return report(Err(error)),
     };
@@ -458,7 +471,14 @@ async fn run_core(core: CoreId, shared: Arc<Shared>) {
     };
     futures_lite::future::or(told, router.replicas().metadata_failed()).await;
     // Others take what this broker leads while it still serves.
-    router.leave_cluster().await;
+    if core == placement::CONTROLLER_CORE {
+        router.leave_cluster().await;
+        shared.has_left.store(true, Ordering::Release);
+    }
+    while !shared.has_left.load(Ordering::Acquire) {
+        clock::sleep(Duration::from_millis(1)).await;
+    }
+    router.stop_following();
     router.coordinators().stop();
     net.shutdown(STOP_GRACE).await;
     shared.drained.fetch_add(1, Ordering::AcqRel);
@@ -477,18 +497,21 @@ async fn publish_metrics(page: MetricPage, router: Rc<Router>, net: Rc<NetMetric
     }
 }
 
-type StartedCore = (Rc<Router>, Rc<NetCore<Api>>, Inbox<()>);
+type StartedCore = (Rc<Router>, Rc<NetCore<Api>>);
+
+/// What a core starts with, but for the word to stop.
+type StartParts = (Vec<Option<RecoveredCore>>, RouterPorts, MeshPort<Handover>);
 
 async fn start_core(
     core: CoreId,
     shared: &Arc<Shared>,
-    parts: CoreParts,
+    (recovered, ports, handover): StartParts,
 ) -> Result<StartedCore, String> {
     let config = Rc::new(shared.config.clone());
-    let replicas = open_replicas(core, shared, parts.recovered).await?;
+    let replicas = open_replicas(core, shared, recovered).await?;
     let empty = MetadataImage::empty(&shared.cluster_id, config.node.id);
     let router = Router::start(
-        parts.ports,
+        ports,
         shared.cores,
         replicas,
         config,
@@ -499,7 +522,7 @@ async fn start_core(
     let net = NetCore::start(
         net_limits(shared),
         shared.connection_limits.clone(),
-        parts.handover,
+        handover,
         api,
     );
     // Others are heard before this node is ready: it becomes that with their help.
@@ -529,7 +552,7 @@ async fn start_core(
             authenticates: false,
         },
     );
-    Ok((router, net, parts.stop))
+    Ok((router, net))
 }
 
 /// The core's part of every data directory.

@@ -91,7 +91,6 @@ impl Router {
         if let Some(membership) = self.membership() {
             membership.leave().await;
         }
-        self.stop_following();
     }
 
     /// Lets the controller end what it is at; nothing more is stored.

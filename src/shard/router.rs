@@ -183,7 +183,7 @@ impl Router {
     }
 
     /// Copies nothing from leaders any more.
-    pub(super) fn stop_following(&self) {
+    pub fn stop_following(&self) {
         self.fetchers.stop();
     }
 
