@@ -5,23 +5,26 @@
 
 mod support;
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use rdkafka::client::ClientContext;
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{DeliveryResult, Message};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
+use percolog::shard::peer_protocol::{
+    Hello, PeerAnswer, PeerKind, PeerRequest, put, request, take,
+};
+use percolog::wire::codec::Uuid;
+use percolog::wire::frame;
+use percolog::wire::messages::find_coordinator::FindCoordinatorRequest;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
-use support::cluster::{Cluster, NODES, client_config};
-use support::{PATIENCE, until};
-
-/// Records that a producer has on their way at most.
-const UNDERWAY_MAX: u64 = 60;
+use support::cluster::{Cluster, NODES, PartitionState};
+use support::numbers::{Numbers, Writer, numbers};
+use support::{Client, PATIENCE, until};
 
 fn seed() -> u64 {
     let seed = std::env::var("PERCOLOG_SEED").ok();
@@ -30,152 +33,8 @@ fn seed() -> u64 {
     seed
 }
 
-/// What was acknowledged: by partition, number and offset in the order of the answers.
-#[derive(Clone, Default)]
-struct Acknowledged {
-    records: Arc<Mutex<BTreeMap<i32, Vec<(u64, i64)>>>>,
-    count: Arc<AtomicU64>,
-}
-
-impl Acknowledged {
-    fn count(&self) -> u64 {
-        self.count.load(Ordering::Acquire)
-    }
-}
-
-impl ClientContext for Acknowledged {}
-
-impl ProducerContext for Acknowledged {
-    type DeliveryOpaque = Box<u64>;
-
-    fn delivery(&self, result: &DeliveryResult<'_>, number: Box<u64>) {
-        let message = result
-            .as_ref()
-            .unwrap_or_else(|(error, _)| panic!("{number} was not acknowledged: {error}"));
-        let mut records = self.records.lock().expect("no panic");
-        let partition = records.entry(message.partition()).or_default();
-        partition.push((*number, message.offset()));
-        drop(records);
-        self.count.fetch_add(1, Ordering::Release);
-    }
-}
-
-/// Writes numbers that follow each other to the partitions in turn, in a thread, until it is told to
-/// stop; a record that is lost on the way is sent again for as long as it takes.
-struct Writer {
-    acknowledged: Acknowledged,
-    is_told_to_stop: Arc<AtomicBool>,
-    thread: JoinHandle<u64>,
-}
-
-impl Writer {
-    fn start(cluster: &Cluster, topic: &'static str, partitions: u64) -> Writer {
-        let acknowledged = Acknowledged::default();
-        let is_told_to_stop = Arc::<AtomicBool>::default();
-        let config = cluster.client_config();
-        let thread = {
-            let (acknowledged, is_told) = (acknowledged.clone(), is_told_to_stop.clone());
-            std::thread::spawn(move || {
-                let producer: BaseProducer<Acknowledged> = producer_of(config, acknowledged);
-                write(&producer, topic, partitions, &is_told)
-            })
-        };
-        Writer {
-            acknowledged,
-            is_told_to_stop,
-            thread,
-        }
-    }
-
-    /// Waits until so many more records are acknowledged.
-    fn wait_for(&self, more: u64) {
-        let enough = self.acknowledged.count() + more;
-        until("more records are acknowledged", || {
-            std::thread::park_timeout(Duration::from_millis(1));
-            assert!(!self.thread.is_finished(), "the producer has failed");
-            (self.acknowledged.count() >= enough).then_some(())
-        });
-    }
-
-    /// Everything that was sent, acknowledged; by partition, number and offset.
-    fn stop(self) -> BTreeMap<i32, Vec<(u64, i64)>> {
-        self.is_told_to_stop.store(true, Ordering::Release);
-        let sent = self.thread.join().expect("the producer did not fail");
-        assert_eq!(self.acknowledged.count(), sent, "all are acknowledged");
-        std::mem::take(&mut *self.acknowledged.records.lock().expect("no panic"))
-    }
-}
-
-fn producer_of(
-    mut config: rdkafka::ClientConfig,
-    acknowledged: Acknowledged,
-) -> BaseProducer<Acknowledged> {
-    config
-        .set("enable.idempotence", "true")
-        .set("acks", "all")
-        .set("linger.ms", "1")
-        .set("request.timeout.ms", "3000")
-        .set("message.timeout.ms", "300000")
-        .create_with_context(acknowledged)
-        .expect("a producer")
-}
-
-fn write(
-    producer: &BaseProducer<Acknowledged>,
-    topic: &str,
-    partitions: u64,
-    is_told_to_stop: &AtomicBool,
-) -> u64 {
-    let mut number = 0;
-    while !is_told_to_stop.load(Ordering::Acquire) {
-        while number - producer.context().count() >= UNDERWAY_MAX {
-            producer.poll(Duration::from_millis(100));
-        }
-        let value = number.to_be_bytes();
-        let record: BaseRecord<'_, [u8], [u8; 8], Box<u64>> =
-            BaseRecord::with_opaque_to(topic, Box::new(number))
-                .partition((number % partitions) as i32)
-                .payload(&value);
-        let sent = producer.send(record).map_err(|(error, _)| error);
-        sent.expect("queued");
-        number += 1;
-    }
-    producer.flush(PATIENCE).expect("flushed");
-    number
-}
-
-/// The numbers of a partition and their offsets, as consumers that begin at `bootstrap` see them.
-fn numbers(bootstrap: &str, topic: &str, partition: i32) -> Vec<(u64, i64)> {
-    let consumer: BaseConsumer = client_config(bootstrap)
-        .set("group.id", "unused")
-        .set("enable.auto.commit", "false")
-        .set("enable.partition.eof", "true")
-        .set("isolation.level", "read_committed")
-        .create()
-        .expect("a consumer");
-    let mut list = TopicPartitionList::new();
-    list.add_partition_offset(topic, partition, Offset::Beginning)
-        .expect("in bounds");
-    consumer.assign(&list).expect("assigned");
-    let mut numbers = Vec::new();
-    loop {
-        match consumer.poll(PATIENCE).expect("in time") {
-            Ok(message) => {
-                let value = message.payload().expect("a value");
-                let number = u64::from_be_bytes(value.try_into().expect("eight bytes"));
-                numbers.push((number, message.offset()));
-            }
-            Err(KafkaError::PartitionEOF(_)) => return numbers,
-            Err(KafkaError::MessageConsumption(
-                RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::AllBrokersDown,
-            )) => {}
-            Err(error) => panic!("{error}"),
-        }
-    }
-}
-
 /// Every number that was acknowledged is there once, in order, where the answer said, and no other.
-fn assert_all_there(cluster: &Cluster, topic: &str, expected: &BTreeMap<i32, Vec<(u64, i64)>>) {
+fn assert_all_there(cluster: &Cluster, topic: &str, expected: &Numbers) {
     for (partition, expected) in expected {
         let found = numbers(&cluster.bootstrap(), topic, *partition);
         let differs = expected
@@ -190,9 +49,10 @@ fn assert_all_there(cluster: &Cluster, topic: &str, expected: &BTreeMap<i32, Vec
 
 /// The files of stopped nodes say the same, byte for byte.
 fn assert_replicas_are_equal(cluster: &Cluster, topic: &str, partitions: i32) {
+    let mut stored_bytes = 0;
     for partition in 0..partitions {
         let first = cluster.stored(NODES[0], topic, partition);
-        assert!(!first.is_empty());
+        stored_bytes += first.len();
         for id in &NODES[1..] {
             let other = cluster.stored(*id, topic, partition);
             let differs = first.iter().zip(&other).position(|(one, two)| one != two);
@@ -203,6 +63,7 @@ fn assert_replicas_are_equal(cluster: &Cluster, topic: &str, partitions: i32) {
             );
         }
     }
+    assert!(stored_bytes > 0, "{topic}: nothing is stored");
 }
 
 #[test]
@@ -244,7 +105,7 @@ fn what_was_acknowledged_survives_kills_and_pauses_of_single_brokers() {
         let id = NODES[random.usize(0..NODES.len())];
         // Others lead and go on, whatever becomes of this one.
         let other = NODES[(id as usize) % NODES.len()];
-        let is_without = |state: &support::cluster::PartitionState| {
+        let is_without = |state: &PartitionState| {
             state.leader >= 0 && state.leader != id && !state.in_sync.contains(&id)
         };
         let freezes = random.u32(0..10) < 3;
@@ -272,4 +133,372 @@ fn what_was_acknowledged_survives_kills_and_pauses_of_single_brokers() {
     assert_all_there(&cluster, "storm", &written);
     cluster.stop();
     assert_replicas_are_equal(&cluster, "storm", 3);
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_when_all_are_killed_at_once() {
+    let mut random = fastrand::Rng::with_seed(seed());
+    let mut cluster = Cluster::start(&[]);
+    cluster.create_topic(1, "all", 3);
+    cluster.until_whole("all");
+    let writer = Writer::start(&cluster, "all", 3);
+    for _ in 0..2 {
+        writer.wait_for(random.u64(1..400));
+        cluster.kill_all();
+        cluster.start_nodes(&NODES);
+    }
+    cluster.until_whole("all");
+    writer.wait_for(100);
+    let written = writer.stop();
+    // Nobody writes any more, so the watermarks come back by themselves.
+    cluster.kill_all();
+    cluster.start_nodes(&NODES);
+    assert_ends_come_back(&cluster, "all", &written);
+    assert_all_there(&cluster, "all", &written);
+    cluster.until_whole("all");
+    cluster.stop();
+    assert_replicas_are_equal(&cluster, "all", 3);
+}
+
+fn assert_ends_come_back(cluster: &Cluster, topic: &str, written: &Numbers) {
+    let config = cluster.client_config();
+    let consumer: BaseConsumer = config.create().expect("a consumer");
+    for (partition, records) in written {
+        let end = records.len() as i64;
+        cluster.until(1, "consumers may read to the end", || {
+            let found = consumer.fetch_watermarks(topic, *partition, PATIENCE);
+            let (_, found) = found.ok()?;
+            assert!(found <= end, "{topic}-{partition} ends at {found}");
+            (found == end).then_some(())
+        });
+    }
+}
+
+#[test]
+fn a_broker_that_lost_its_disk_catches_up() {
+    let mut random = fastrand::Rng::with_seed(seed());
+    let mut cluster = Cluster::start(&[]);
+    cluster.create_topic(1, "lost", 3);
+    cluster.until_whole("lost");
+    let writer = Writer::start(&cluster, "lost", 3);
+    writer.wait_for(300);
+    let id = NODES[random.usize(0..NODES.len())];
+    println!("node {id} loses its disk");
+    cluster.kill(id);
+    cluster.empty_disk(id);
+    cluster.start_nodes(&[id]);
+    cluster.until_whole("lost");
+    writer.wait_for(100);
+    let written = writer.stop();
+    assert_all_there(&cluster, "lost", &written);
+    cluster.stop();
+    assert_replicas_are_equal(&cluster, "lost", 3);
+}
+
+#[test]
+fn a_leader_that_lost_its_disk_is_not_believed() {
+    let mut cluster = Cluster::start(&[]);
+    cluster.create_topic(1, "led", 1);
+    cluster.until_whole("led");
+    let writer = Writer::start(&cluster, "led", 1);
+    writer.wait_for(200);
+    let written = writer.stop();
+    let leader = cluster.describe(1, "led").expect("known")[0].leader;
+    println!("node {leader} loses its disk");
+    cluster.kill_all();
+    cluster.empty_disk(leader);
+    cluster.start_nodes(&NODES);
+    cluster.until_whole("led");
+    assert_all_there(&cluster, "led", &written);
+    cluster.stop();
+    assert_replicas_are_equal(&cluster, "led", 1);
+}
+
+/// Sends bytes to where a node listens for others.
+fn knock(cluster: &Cluster, id: i32, bytes: &[u8]) -> TcpStream {
+    let mut stream = TcpStream::connect(cluster.peer_address(id)).expect("it listens");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
+    // It may have been closed in the middle.
+    let _ = stream.write_all(bytes);
+    stream
+}
+
+#[track_caller]
+fn assert_closed(mut stream: TcpStream, what: &str) {
+    let mut answer = Vec::new();
+    if let Err(error) = stream.read_to_end(&mut answer) {
+        let kind = error.kind();
+        assert_eq!(kind, std::io::ErrorKind::ConnectionReset, "{what}: {error}");
+    }
+    assert_eq!(answer, b"", "{what}: no answer");
+}
+
+fn call(asked: &PeerRequest) -> Vec<u8> {
+    request(PeerKind::Call, 1, |into| put(into, asked))
+}
+
+/// Introduces itself; why that is refused. What comes after it is refused as well.
+fn refused_hello(cluster: &Cluster, to: i32, hello: Hello) -> String {
+    let what = format!("{hello:?}");
+    let mut stream = knock(cluster, to, &call(&PeerRequest::Hello(hello)));
+    let mut length = [0; 4];
+    stream.read_exact(&mut length).expect("an answer");
+    let mut answer = vec![0; u32::from_be_bytes(length) as usize];
+    stream.read_exact(&mut answer).expect("a whole answer");
+    let Some(PeerAnswer::Hello(Err(why))) = take(&answer[4..]) else {
+        panic!("{what}: it is welcome");
+    };
+    let beat = PeerRequest::Heartbeat {
+        node_id: 2,
+        broker_epoch: 0,
+    };
+    let _ = stream.write_all(&call(&beat));
+    assert_closed(stream, &what);
+    why
+}
+
+fn assert_hellos_are_refused(cluster: &Cluster, cluster_id: &str) {
+    let hello = |cluster_id: &str, node_id, to| Hello {
+        cluster_id: cluster_id.to_string(),
+        node_id,
+        to,
+        directory_id: Uuid([7; 16]),
+    };
+    let why = refused_hello(cluster, 1, hello("another", 2, 1));
+    assert!(why.contains("this is cluster"), "{why}");
+    let why = refused_hello(cluster, 1, hello(cluster_id, 2, 3));
+    assert!(why.contains("this is node 1, not 3"), "{why}");
+    let why = refused_hello(cluster, 1, hello(cluster_id, 1, 1));
+    assert!(why.contains("node.id is given twice"), "{why}");
+}
+
+/// What is none of the protocol, in frames of right and of wrong lengths.
+fn assert_nonsense_is_refused(cluster: &Cluster, random: &mut fastrand::Rng) {
+    let mut writer = percolog::wire::codec::Writer::new();
+    let versions = percolog::wire::messages::api_versions::ApiVersionsRequest::default();
+    frame::encode_request(&mut writer, 3, 1, Some("test"), &versions);
+    let (versions, _) = writer.into_parts();
+    for id in NODES {
+        assert_closed(knock(cluster, id, &versions), "a client of Kafka");
+        for length in [0, 1, 5, 1 << 30, i32::MAX as u32, 1 << 31, u32::MAX] {
+            let mut bytes = length.to_be_bytes().to_vec();
+            bytes.extend_from_slice(&[1, 1, 0, 0, 0, 0, 0, 0]);
+            assert_closed(knock(cluster, id, &bytes), &format!("length {length}"));
+        }
+        for kind in 0..=5 {
+            let body: Vec<u8> = (0..random.usize(2..500)).map(|_| random.u8(..)).collect();
+            let mut bytes = (body.len() as u32 + 6).to_be_bytes().to_vec();
+            bytes.extend_from_slice(&[1, kind, 0, 0, 0, 0]);
+            bytes.extend_from_slice(&body);
+            assert_closed(knock(cluster, id, &bytes), &format!("kind {kind}"));
+        }
+    }
+}
+
+#[test]
+fn strangers_disturb_nobody() {
+    let mut random = fastrand::Rng::with_seed(seed());
+    let mut cluster = Cluster::start(&[]);
+    cluster.create_topic(1, "calm", 3);
+    cluster.until_whole("calm");
+    let before = cluster.describe(1, "calm");
+    let (cluster_id, _) = cluster.members(1);
+    let writer = Writer::start(&cluster, "calm", 3);
+    writer.wait_for(10);
+    for _ in 0..3 {
+        assert_hellos_are_refused(&cluster, &cluster_id);
+        assert_nonsense_is_refused(&cluster, &mut random);
+        writer.wait_for(10);
+    }
+    let second = cluster.start_second(3);
+    second.wait_until_said("waiting for the controller");
+    writer.wait_for(300);
+    drop(second);
+    let written = writer.stop();
+    assert_all_there(&cluster, "calm", &written);
+    for id in NODES {
+        assert_eq!(cluster.describe(id, "calm"), before, "nobody was disturbed");
+        assert_eq!(cluster.members(id), (cluster_id.clone(), NODES.to_vec()));
+    }
+    cluster.stop();
+    assert_replicas_are_equal(&cluster, "calm", 3);
+}
+
+const GROUP: &str = "readers";
+
+/// The broker that coordinates the group, as another one knows it.
+fn coordinator(cluster: &Cluster, through: i32) -> Option<i32> {
+    let mut client: Client = cluster.broker(through).connect();
+    let request = FindCoordinatorRequest {
+        key: GROUP.into(),
+        ..Default::default()
+    };
+    let frame = client.ask(2, &request);
+    let decoded = frame::decode_response_of::<FindCoordinatorRequest<'_>>(&frame, 2);
+    let (_, answer) = decoded.expect("an answer");
+    (answer.error_code == 0).then_some(answer.node_id)
+}
+
+/// By partition, an offset.
+type Offsets = BTreeMap<i32, i64>;
+
+/// What a member of the group has read, and what it knows to be committed.
+#[derive(Default)]
+struct Progress {
+    read: BTreeMap<i32, BTreeSet<i64>>,
+    committed: Offsets,
+}
+
+/// A member of the group that reads and commits in a thread until it is told to stop.
+struct GroupReader {
+    progress: Arc<Mutex<Progress>>,
+    is_told_to_stop: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+fn group_config(cluster: &Cluster) -> rdkafka::ClientConfig {
+    let mut config = cluster.client_config();
+    config
+        .set("group.id", GROUP)
+        .set("enable.auto.commit", "false")
+        .set("auto.offset.reset", "earliest")
+        .set("session.timeout.ms", "3000")
+        .set("heartbeat.interval.ms", "300")
+        .set("fetch.wait.max.ms", "100");
+    config
+}
+
+impl GroupReader {
+    fn start(cluster: &Cluster, topic: &str) -> GroupReader {
+        let consumer: BaseConsumer = group_config(cluster).create().expect("a consumer");
+        consumer.subscribe(&[topic]).expect("subscribed");
+        let progress = Arc::<Mutex<Progress>>::default();
+        let is_told_to_stop = Arc::<AtomicBool>::default();
+        let (shared, is_told) = (progress.clone(), is_told_to_stop.clone());
+        let thread = std::thread::spawn(move || {
+            while !is_told.load(Ordering::Acquire) {
+                read_and_commit(&consumer, &shared);
+            }
+        });
+        GroupReader {
+            progress,
+            is_told_to_stop,
+            thread,
+        }
+    }
+
+    fn progress(&self) -> std::sync::MutexGuard<'_, Progress> {
+        self.progress.lock().expect("no panic")
+    }
+
+    fn committed_count(&self) -> i64 {
+        self.progress().committed.values().sum()
+    }
+
+    /// Waits until it has committed so many records more.
+    fn wait_for(&self, more: i64) {
+        let enough = self.committed_count() + more;
+        until("the group has committed more", || {
+            std::thread::park_timeout(Duration::from_millis(5));
+            assert!(!self.thread.is_finished(), "the reader has failed");
+            (self.committed_count() >= enough).then_some(())
+        });
+    }
+}
+
+fn read_and_commit(consumer: &BaseConsumer, progress: &Mutex<Progress>) {
+    let mut positions = Offsets::new();
+    let mut wait = Duration::from_millis(100);
+    while let Some(message) = consumer.poll(wait) {
+        let Ok(message) = message else { continue };
+        wait = Duration::ZERO;
+        let mut progress = progress.lock().expect("no panic");
+        let read = progress.read.entry(message.partition()).or_default();
+        read.insert(message.offset());
+        positions.insert(message.partition(), message.offset() + 1);
+        if positions.values().len() >= 3 && message.offset() % 10 == 0 {
+            break;
+        }
+    }
+    if positions.is_empty() {
+        return;
+    }
+    match consumer.commit_consumer_state(CommitMode::Sync) {
+        Ok(()) => {
+            let known = &mut progress.lock().expect("no panic").committed;
+            for (partition, offset) in positions {
+                let before = known.insert(partition, offset);
+                assert!(before <= Some(offset), "it began again at {offset}");
+            }
+        }
+        Err(error) => println!("a commit failed: {error}"),
+    }
+}
+
+/// What the coordinator says is committed.
+fn committed(cluster: &Cluster, through: i32, topic: &str, partitions: i32) -> Offsets {
+    let consumer: BaseConsumer = group_config(cluster).create().expect("a consumer");
+    let mut list = TopicPartitionList::new();
+    for partition in 0..partitions {
+        list.add_partition(topic, partition);
+    }
+    let found = cluster.until(through, "the coordinator knows offsets", || {
+        consumer.committed_offsets(list.clone(), PATIENCE).ok()
+    });
+    let offset = |one: rdkafka::topic_partition_list::TopicPartitionListElem<'_>| {
+        let offset = match one.offset() {
+            Offset::Offset(offset) => offset,
+            _ => -1,
+        };
+        (one.partition(), offset)
+    };
+    found.elements().into_iter().map(offset).collect()
+}
+
+fn assert_none_went_back(before: &Offsets, after: &Offsets) {
+    for (partition, offset) in before {
+        assert!(after[partition] >= *offset, "{before:?}, then {after:?}");
+    }
+}
+
+#[test]
+fn a_group_goes_on_when_its_coordinator_is_killed() {
+    let mut cluster = Cluster::start(&[
+        "group.min.session.timeout.ms=500",
+        "group.initial.rebalance.delay.ms=0",
+    ]);
+    cluster.create_topic(1, "read", 3);
+    cluster.until_whole("read");
+    let writer = Writer::start(&cluster, "read", 3);
+    let reader = GroupReader::start(&cluster, "read");
+    for _ in 0..3 {
+        reader.wait_for(200);
+        let id = cluster.until(1, "a coordinator", || coordinator(&cluster, 1));
+        let other = NODES[(id as usize) % NODES.len()];
+        println!("node {id} coordinates and is killed");
+        cluster.kill(id);
+        let known = reader.progress().committed.clone();
+        cluster.until(other, "another coordinator", || {
+            coordinator(&cluster, other).filter(|found| *found != id)
+        });
+        assert_none_went_back(&known, &committed(&cluster, other, "read", 3));
+        reader.wait_for(200);
+        cluster.start_nodes(&[id]);
+        cluster.until_whole("__consumer_offsets");
+        cluster.until_whole("read");
+    }
+    let written = writer.stop();
+    let all: BTreeMap<i32, BTreeSet<i64>> = written
+        .iter()
+        .map(|(partition, all)| (*partition, all.iter().map(|(_, offset)| *offset).collect()))
+        .collect();
+    cluster.until(1, "the group has read everything", || {
+        (reader.progress().read == all).then_some(())
+    });
+    let known = reader.progress().committed.clone();
+    reader.is_told_to_stop.store(true, Ordering::Release);
+    reader.thread.join().expect("the reader did not fail");
+    assert_none_went_back(&known, &committed(&cluster, 1, "read", 3));
+    cluster.stop();
+    assert_replicas_are_equal(&cluster, "__consumer_offsets", 4);
 }

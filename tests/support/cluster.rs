@@ -1,9 +1,10 @@
 //! Three real brokers that are one cluster, on ports that were free when it began.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use percolog::wire::frame;
@@ -159,6 +160,45 @@ impl Cluster {
         node.said.push_str("(killed)\n");
     }
 
+    /// kill -9 of all, so that none sees another one gone for long.
+    pub(crate) fn kill_all(&mut self) {
+        for id in NODES {
+            self.signal(id, "-KILL");
+        }
+        for id in NODES {
+            self.kill(id);
+        }
+    }
+
+    /// A stopped node's disk is replaced by an empty one.
+    pub(crate) fn empty_disk(&self, id: i32) {
+        std::fs::remove_dir_all(self.data_of(id)).expect("removed");
+    }
+
+    /// Starts another process with a node's id, on ports and a disk of its own, and does not wait.
+    pub(crate) fn start_second(&self, id: i32) -> Broker {
+        let mut random = fastrand::Rng::new();
+        let mut arguments = self.arguments(id);
+        for listener in ["listeners.client", "listeners.inter_broker"] {
+            let port = free_port(&mut random);
+            arguments.extend(["--set".to_string(), format!("{listener}=127.0.0.1:{port}")]);
+        }
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let data = self.data.path().join(format!("{id}-again"));
+        let mut command = super::command(&data, &arguments);
+        let command = command.stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the binary was built for this test");
+        let stderr = child.stderr.take().expect("piped");
+        let (sender, lines) = std::sync::mpsc::channel();
+        std::thread::spawn(move || super::drain(stderr, &sender));
+        Broker {
+            child,
+            address: ([127, 0, 0, 1], 0).into(),
+            lines,
+            said: RefCell::default(),
+        }
+    }
+
     /// A signal by its name.
     pub(crate) fn signal(&self, id: i32, name: &str) {
         let pid = self.broker(id).pid().to_string();
@@ -283,12 +323,14 @@ impl Cluster {
         }
     }
 
-    /// The batches of a partition as they lie in a stopped node's files, without the empty end.
+    /// The batches of a partition as they lie in a stopped node's files, without the empty end. A
+    /// partition without records has no folder.
     pub(crate) fn stored(&self, id: i32, topic: &str, partition: i32) -> Vec<u8> {
         let folder = self.data_of(id).join(format!("{topic}-{partition}"));
-        let entries = std::fs::read_dir(&folder).unwrap_or_else(|error| {
-            panic!("{}: {error}", folder.display());
-        });
+        if !folder.exists() {
+            return Vec::new();
+        }
+        let entries = std::fs::read_dir(&folder).expect("readable");
         let paths = entries.map(|entry| entry.expect("readable").path());
         let is_segment = |path: &PathBuf| path.extension().is_some_and(|end| end == "log");
         let mut segments: Vec<PathBuf> = paths.filter(is_segment).collect();
