@@ -1,6 +1,9 @@
 //! A real broker process and a bare client, for tests against the binary.
 #![allow(dead_code)] // Every test binary uses a part of it.
 
+pub(crate) mod cluster;
+pub(crate) mod numbers;
+
 use std::cell::RefCell;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
