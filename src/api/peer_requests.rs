@@ -6,6 +6,7 @@
 use std::rc::Rc;
 
 use super::dispatch::Api;
+use crate::cluster::image::MetadataImage;
 use crate::net::close_reason::CloseReason;
 use crate::net::frame::Frame;
 use crate::net::peer::Peer;
@@ -89,10 +90,16 @@ fn welcome(api: &Api, peer: &Peer, hello: &Hello) -> PeerAnswer {
             "this is node {} itself: node.id is given twice",
             own.node_id
         ))
+    } else if has_another_disk(&image, hello) {
+        Some(format!(
+            "node {} is registered with another data directory: what it promised there is gone, and \
+             it may not vote again as the same node; if its disk was replaced, let the cluster \
+             forget the old one first: percolog cluster remove {0}",
+            hello.node_id
+        ))
     } else {
         None
     };
-    drop(image);
     if let Some(why) = stranger {
         tracing::warn!(from = %peer.address(), why, "a broker is not welcome");
         return PeerAnswer::Hello(Err(why));
@@ -100,6 +107,12 @@ fn welcome(api: &Api, peer: &Peer, hello: &Hello) -> PeerAnswer {
     let principal: Rc<str> = hello.node_id.to_string().into();
     peer.update_session(|session| session.principal = Some(principal));
     PeerAnswer::Hello(Ok(()))
+}
+
+/// Whether the cluster knows the node with another first data directory.
+fn has_another_disk(image: &MetadataImage, hello: &Hello) -> bool {
+    let known = image.brokers().get(&hello.node_id);
+    known.is_some_and(|known| known.directory_id != hello.directory_id)
 }
 
 async fn call(api: &Rc<Api>, request: PeerRequest) -> Option<PeerAnswer> {
@@ -138,4 +151,33 @@ async fn replica_fetch(api: &Api, from: i32, correlation: u32, fetch: ReplicaFet
         }
     }
     Reply::Send(gather)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::image::BrokerImage;
+    use crate::cluster::record::MetadataRecord;
+    use crate::wire::codec::Uuid;
+
+    #[test]
+    fn a_node_with_another_disk_is_another_node() {
+        let mut image = MetadataImage::empty("c", 1);
+        let hello = |disk| Hello {
+            cluster_id: "c".to_string(),
+            node_id: 2,
+            to: 1,
+            directory_id: Uuid([disk; 16]),
+        };
+        assert!(!has_another_disk(&image, &hello(1)), "nobody knows it");
+        image.apply(&MetadataRecord::BrokerRegistered {
+            node_id: 2,
+            broker: BrokerImage {
+                directory_id: Uuid([1; 16]),
+                ..BrokerImage::default()
+            },
+        });
+        assert!(!has_another_disk(&image, &hello(1)));
+        assert!(has_another_disk(&image, &hello(2)));
+    }
 }
