@@ -23,6 +23,7 @@ use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
 use support::cluster::{Cluster, NODES, PartitionState};
+use support::copier::{self, Copier};
 use support::numbers::{Numbers, Writer, numbers};
 use support::{Client, PATIENCE, until};
 
@@ -172,27 +173,6 @@ fn assert_ends_come_back(cluster: &Cluster, topic: &str, written: &Numbers) {
             (found == end).then_some(())
         });
     }
-}
-
-#[test]
-fn a_broker_that_lost_its_disk_catches_up() {
-    let mut random = fastrand::Rng::with_seed(seed());
-    let mut cluster = Cluster::start(&[]);
-    cluster.create_topic(1, "lost", 3);
-    cluster.until_whole("lost");
-    let writer = Writer::start(&cluster, "lost", 3);
-    writer.wait_for(300);
-    let id = NODES[random.usize(0..NODES.len())];
-    println!("node {id} loses its disk");
-    cluster.kill(id);
-    cluster.empty_disk(id);
-    cluster.start_nodes(&[id]);
-    cluster.until_whole("lost");
-    writer.wait_for(100);
-    let written = writer.stop();
-    assert_all_there(&cluster, "lost", &written);
-    cluster.stop();
-    assert_replicas_are_equal(&cluster, "lost", 3);
 }
 
 #[test]
@@ -356,10 +336,10 @@ struct GroupReader {
     thread: JoinHandle<()>,
 }
 
-fn group_config(cluster: &Cluster) -> rdkafka::ClientConfig {
+fn group_config(cluster: &Cluster, group: &str) -> rdkafka::ClientConfig {
     let mut config = cluster.client_config();
     config
-        .set("group.id", GROUP)
+        .set("group.id", group)
         .set("enable.auto.commit", "false")
         .set("auto.offset.reset", "earliest")
         .set("session.timeout.ms", "3000")
@@ -370,7 +350,7 @@ fn group_config(cluster: &Cluster) -> rdkafka::ClientConfig {
 
 impl GroupReader {
     fn start(cluster: &Cluster, topic: &str) -> GroupReader {
-        let consumer: BaseConsumer = group_config(cluster).create().expect("a consumer");
+        let consumer: BaseConsumer = group_config(cluster, GROUP).create().expect("a consumer");
         consumer.subscribe(&[topic]).expect("subscribed");
         let progress = Arc::<Mutex<Progress>>::default();
         let is_told_to_stop = Arc::<AtomicBool>::default();
@@ -435,11 +415,11 @@ fn read_and_commit(consumer: &BaseConsumer, progress: &Mutex<Progress>) {
     }
 }
 
-/// What the coordinator says is committed.
-fn committed(cluster: &Cluster, through: i32, topic: &str, partitions: i32) -> Offsets {
-    let consumer: BaseConsumer = group_config(cluster).create().expect("a consumer");
+/// What the coordinator says is committed for the three partitions of a topic.
+fn committed(cluster: &Cluster, group: &str, through: i32, topic: &str) -> Offsets {
+    let consumer: BaseConsumer = group_config(cluster, group).create().expect("a consumer");
     let mut list = TopicPartitionList::new();
-    for partition in 0..partitions {
+    for partition in 0..3 {
         list.add_partition(topic, partition);
     }
     let found = cluster.until(through, "the coordinator knows offsets", || {
@@ -481,7 +461,7 @@ fn a_group_goes_on_when_its_coordinator_is_killed() {
         cluster.until(other, "another coordinator", || {
             coordinator(&cluster, other).filter(|found| *found != id)
         });
-        assert_none_went_back(&known, &committed(&cluster, other, "read", 3));
+        assert_none_went_back(&known, &committed(&cluster, GROUP, other, "read"));
         reader.wait_for(200);
         cluster.start_nodes(&[id]);
         cluster.until_whole("__consumer_offsets");
@@ -498,7 +478,69 @@ fn a_group_goes_on_when_its_coordinator_is_killed() {
     let known = reader.progress().committed.clone();
     reader.is_told_to_stop.store(true, Ordering::Release);
     reader.thread.join().expect("the reader did not fail");
-    assert_none_went_back(&known, &committed(&cluster, 1, "read", 3));
+    assert_none_went_back(&known, &committed(&cluster, GROUP, 1, "read"));
     cluster.stop();
     assert_replicas_are_equal(&cluster, "__consumer_offsets", 4);
+}
+
+/// Copies until it is killed, or fenced.
+#[test]
+#[ignore = "the process that another test of this file starts"]
+fn copying_process() {
+    copier::copy_until_killed();
+}
+
+#[test]
+fn a_copy_with_transactions_is_exact_through_kills_of_brokers() {
+    let mut random = fastrand::Rng::with_seed(seed());
+    let mut cluster = Cluster::start(&[
+        "transactions.abort_check_interval_ms=1000",
+        "group.min.session.timeout.ms=500",
+        "group.initial.rebalance.delay.ms=0",
+    ]);
+    for topic in [copier::SOURCE, copier::TARGET] {
+        cluster.create_topic(1, topic, 3);
+        cluster.until_whole(topic);
+    }
+    let writer = Writer::start(&cluster, copier::SOURCE, 3);
+    writer.wait_for(1500);
+    let written = writer.stop();
+    let mut copier = Copier::start(&cluster.bootstrap(), "classic");
+    for _ in 0..4 {
+        wait_for_steps(&cluster, &mut copier, random.usize(1..30));
+        let id = NODES[random.usize(0..NODES.len())];
+        println!("node {id} is killed");
+        cluster.kill(id);
+        wait_for_steps(&cluster, &mut copier, random.usize(1..8));
+        cluster.start_nodes(&[id]);
+        cluster.until_whole(copier::TARGET);
+    }
+    let ends: Offsets = written
+        .iter()
+        .map(|(partition, records)| (*partition, records.len() as i64))
+        .collect();
+    cluster.until(1, "everything is copied", || {
+        if !copier.is_alive() {
+            copier = Copier::start(&cluster.bootstrap(), "classic");
+        }
+        let found = committed(&cluster, copier::GROUP, 1, copier::SOURCE);
+        (found == ends).then_some(())
+    });
+    for (partition, written) in &written {
+        let copied = numbers(&cluster.bootstrap(), copier::TARGET, *partition);
+        let copied = copied.iter().map(|(number, _)| number);
+        let is_exact = copied.eq(written.iter().map(|(number, _)| number));
+        assert!(is_exact, "partition {partition} is another one");
+    }
+    drop(copier);
+    cluster.stop();
+    assert_replicas_are_equal(&cluster, copier::TARGET, 3);
+    assert_replicas_are_equal(&cluster, "__transaction_state", 4);
+}
+
+/// Waits for steps of whoever copies.
+fn wait_for_steps(cluster: &Cluster, copier: &mut Copier, steps: usize) {
+    while !copier.wait_for_steps(steps) {
+        *copier = Copier::start(&cluster.bootstrap(), "classic");
+    }
 }

@@ -2,9 +2,11 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::net::TcpListener;
+use std::io::{BufRead, BufReader};
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use percolog::wire::frame;
@@ -12,7 +14,7 @@ use percolog::wire::messages::{create_topics, metadata};
 use percolog::wire::record_batch::Batches;
 use rdkafka::config::ClientConfig;
 
-use super::{Broker, until};
+use super::{Broker, PATIENCE, until};
 
 /// The node ids.
 pub(crate) const NODES: [i32; 3] = [1, 2, 3];
@@ -139,12 +141,19 @@ impl Cluster {
     pub(crate) fn start_nodes(&mut self, ids: &[i32]) {
         let starts = ids.iter().map(|id| {
             let (data, arguments) = (self.data_of(*id), self.arguments(*id));
-            let start = move || start_broker(&data, &arguments);
-            (*id, std::thread::spawn(start))
+            (*id, spawn(&data, &arguments))
         });
-        for (id, start) in starts.collect::<Vec<_>>() {
-            let broker = start.join().expect("a broker that starts");
+        let starts: Vec<_> = starts.collect();
+        let mut readies = Vec::new();
+        for (id, (broker, ready)) in starts {
             self.nodes.get_mut(&id).expect("a node").broker = Some(broker);
+            readies.push((id, ready));
+        }
+        for (id, ready) in readies {
+            let address = ready.recv_timeout(PATIENCE);
+            let address = address.unwrap_or_else(|error| panic!("node {id} is not ready: {error}"));
+            let node = self.nodes.get_mut(&id).expect("a node");
+            node.broker.as_mut().expect("just started").address = address;
         }
     }
 
@@ -183,20 +192,7 @@ impl Cluster {
             let port = free_port(&mut random);
             arguments.extend(["--set".to_string(), format!("{listener}=127.0.0.1:{port}")]);
         }
-        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        let data = self.data.path().join(format!("{id}-again"));
-        let mut command = super::command(&data, &arguments);
-        let command = command.stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut child = command.spawn().expect("the binary was built for this test");
-        let stderr = child.stderr.take().expect("piped");
-        let (sender, lines) = std::sync::mpsc::channel();
-        std::thread::spawn(move || super::drain(stderr, &sender));
-        Broker {
-            child,
-            address: ([127, 0, 0, 1], 0).into(),
-            lines,
-            said: RefCell::default(),
-        }
+        spawn(&self.data.path().join(format!("{id}-again")), &arguments).0
     }
 
     /// A signal by its name.
@@ -351,9 +347,31 @@ pub(crate) fn client_config(bootstrap: &str) -> ClientConfig {
     config
 }
 
-fn start_broker(data: &Path, arguments: &[String]) -> Broker {
+/// A broker that may not be ready yet, and where its address comes when it is.
+fn spawn(data: &Path, arguments: &[String]) -> (Broker, Receiver<SocketAddr>) {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    Broker::start(data, &arguments)
+    let mut command = super::command(data, &arguments);
+    let command = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the binary was built for this test");
+    let stdout = BufReader::new(child.stdout.take().expect("piped"));
+    let stderr = child.stderr.take().expect("piped");
+    let (sender, lines) = std::sync::mpsc::channel();
+    std::thread::spawn(move || super::drain(stderr, &sender));
+    let (sender, ready) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for line in stdout.lines().map_while(Result::ok) {
+            if let Some(address) = line.strip_prefix("percolog ready ") {
+                let _ = sender.send(address.parse().expect("an address"));
+            }
+        }
+    });
+    let broker = Broker {
+        child,
+        address: ([127, 0, 0, 1], 0).into(),
+        lines,
+        said: RefCell::default(),
+    };
+    (broker, ready)
 }
 
 fn batches_of(path: &Path) -> Vec<u8> {

@@ -2,6 +2,7 @@
 #![allow(dead_code)] // Every test binary uses a part of it.
 
 pub(crate) mod cluster;
+pub(crate) mod copier;
 pub(crate) mod numbers;
 
 use std::cell::RefCell;
