@@ -56,7 +56,6 @@ pub(super) async fn handle(api: Rc<Api>, call: Call) -> Handled {
         ResponseTopicData {
             topic_name: Cow::Borrowed(&topic.topic_name),
             partitions: partitions.collect(),
-            ..ResponseTopicData::default()
         }
     });
     let image = api.router.image();
@@ -119,9 +118,7 @@ fn nodes<'a>(described: &QuorumDescription, image: &'a MetadataImage) -> Vec<Nod
                 name: Cow::Borrowed(LISTENER_NAME),
                 host: Cow::Borrowed(host),
                 port: *port,
-                ..Listener::default()
             }],
-            ..Node::default()
         })
     };
     described.replicas.iter().filter_map(node).collect()

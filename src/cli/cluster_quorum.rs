@@ -68,9 +68,7 @@ pub(crate) fn quorum(client: &mut Client) -> Result<Option<Quorum>, Failure> {
         topics: vec![TopicData {
             topic_name: Cow::Borrowed(METADATA_TOPIC),
             partitions: vec![PartitionData::default()],
-            ..TopicData::default()
         }],
-        ..DescribeQuorumRequest::default()
     };
     let reply = connection.ask(&request)?;
     let response = reply.decode::<DescribeQuorumRequest<'_>>()?;
@@ -154,7 +152,6 @@ pub(crate) fn add(voter: &NewVoter, options: &ClientOptions) -> Result<(), Failu
             name: Cow::Borrowed("INTER_BROKER"),
             host: Cow::Borrowed(&voter.host),
             port: voter.port,
-            ..Listener::default()
         }],
         ack_when_committed: true,
         ..AddRaftVoterRequest::default()
