@@ -1,5 +1,7 @@
 //! `percolog cluster`: who is in the cluster, who leads and who holds what.
 
+use std::time::{Duration, Instant};
+
 use serde_json::json;
 
 use crate::wire::api_table::ApiKey;
@@ -18,6 +20,10 @@ use super::output::{self, OutputFormat};
 
 /// Kind of endpoints in a DescribeCluster: those of brokers.
 const BROKER_ENDPOINTS: i8 = 1;
+
+/// How long a broker that just stopped may count as active: until the controller misses it.
+const FENCING_PATIENCE: Duration = Duration::from_secs(5);
+const FENCING_PAUSE: Duration = Duration::from_millis(100);
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum ClusterCommand {
@@ -83,14 +89,14 @@ pub(crate) fn run(command: &ClusterCommand) -> Result<(), Failure> {
 /// The controller would do as it is told: a broker that runs only registers again when it restarts.
 fn remove(broker: i32, options: &ClientOptions) -> Result<(), Failure> {
     let mut client = Client::connect(options)?;
-    let brokers = cluster(&mut client)?.brokers;
-    if brokers
-        .iter()
-        .any(|(known, is_fenced)| known.id == broker && !is_fenced)
-    {
-        return Err(Failure::Local(format!(
-            "broker {broker} is active: stop it first"
-        )));
+    let start = Instant::now();
+    while is_active(&mut client, broker)? {
+        if start.elapsed() > FENCING_PATIENCE {
+            return Err(Failure::Local(format!(
+                "broker {broker} is active: stop it first"
+            )));
+        }
+        std::thread::sleep(FENCING_PAUSE);
     }
     cluster_quorum::remove_voter(&mut client, broker)?;
     let request = UnregisterBrokerRequest { broker_id: broker };
@@ -103,6 +109,12 @@ fn remove(broker: i32, options: &ClientOptions) -> Result<(), Failure> {
         OutputFormat::Table => output::line(&format!("removed broker {broker}")),
         OutputFormat::Json => output::json(&json!({ "removed": broker })),
     }
+}
+
+fn is_active(client: &mut Client, broker: i32) -> Result<bool, Failure> {
+    let brokers = cluster(client)?.brokers;
+    let mut brokers = brokers.iter();
+    Ok(brokers.any(|(known, is_fenced)| known.id == broker && !is_fenced))
 }
 
 fn remove_vote(broker: i32, options: &ClientOptions) -> Result<(), Failure> {

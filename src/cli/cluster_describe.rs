@@ -9,6 +9,9 @@ use super::failure::Failure;
 use super::metadata::{Metadata, Partition};
 use super::output::{self, OutputFormat, Table};
 
+/// Partitions that lack something and are shown to people one by one.
+const LACKING_SHOWN_MAX: usize = 20;
+
 /// A partition that lacks a replica in sync.
 #[derive(Debug, PartialEq, Eq)]
 struct Lacking {
@@ -188,7 +191,8 @@ fn print_brokers(described: &Description) -> Result<(), Failure> {
 
 fn print_lacking(lacking: Vec<Lacking>) -> Result<(), Failure> {
     let mut table = Table::new(&["topic", "partition", "leader", "replicas", "in sync"]);
-    for lacking in lacking {
+    let more = lacking.len().saturating_sub(LACKING_SHOWN_MAX);
+    for lacking in lacking.into_iter().take(LACKING_SHOWN_MAX) {
         table.row([
             lacking.topic,
             lacking.partition.to_string(),
@@ -200,5 +204,9 @@ fn print_lacking(lacking: Vec<Lacking>) -> Result<(), Failure> {
             output::ids(&lacking.isr),
         ]);
     }
-    table.print()
+    table.print()?;
+    match more {
+        0 => Ok(()),
+        more => output::line(&format!("and {more} more; --output json has all of them")),
+    }
 }

@@ -145,6 +145,7 @@ impl std::str::FromStr for NewVoter {
 pub(crate) fn add(voter: &NewVoter, options: &ClientOptions) -> Result<(), Failure> {
     let mut client = Client::connect(options)?;
     let request = AddRaftVoterRequest {
+        cluster_id: None,
         timeout_ms: options.timeout_ms(),
         voter_id: voter.node_id,
         listeners: vec![Listener {
@@ -176,6 +177,7 @@ pub(crate) fn remove_voter(client: &mut Client, node_id: i32) -> Result<bool, Fa
         return Ok(false);
     }
     let request = RemoveRaftVoterRequest {
+        cluster_id: None,
         voter_id: node_id,
         ..RemoveRaftVoterRequest::default()
     };

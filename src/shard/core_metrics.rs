@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use super::cluster_metrics;
 use super::router::Router;
 use crate::log::partition_log::PartitionLog;
 use crate::net::close_reason::CloseReason;
@@ -23,6 +24,7 @@ pub fn samples(router: &Router, net: &NetMetrics) -> Samples {
     disk_samples(router, &mut samples);
     compaction_samples(router, &mut samples);
     coordinator_samples(router, &mut samples);
+    cluster_metrics::samples(router, &mut samples);
     runtime_samples(&mut samples);
     Samples {
         numbers: samples,
@@ -77,7 +79,7 @@ fn counter(name: &'static str, help: &'static str, value: u64) -> Sample {
     }
 }
 
-fn gauge(name: &'static str, help: &'static str, value: u64) -> Sample {
+pub(super) fn gauge(name: &'static str, help: &'static str, value: u64) -> Sample {
     Sample {
         name,
         help,

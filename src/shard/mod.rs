@@ -12,6 +12,7 @@
 //! ([`directory_health`]). Requests between cores may be refused when a mailbox is full; answers
 //! never are.
 
+mod cluster_metrics;
 pub mod control;
 mod controller_quorum;
 pub mod controller_service;
