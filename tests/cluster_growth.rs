@@ -146,7 +146,7 @@ fn a_broker_alone_grows_to_three_and_one_of_them_is_replaced() {
     third.kill();
     let is_fenced = |seen: &Value| seen["brokers"][2]["fenced"] == true;
     described_when(&second, is_fenced);
-    works(&second, "cluster remove 3 --vote-only");
+    works(&second, "cluster remove 3");
     let replacement = Node::new(3);
     let third = replacement.start(&joining);
     works(&third, &format!("cluster add {}", replacement.voter()));
