@@ -511,8 +511,8 @@ fn a_copy_with_transactions_is_exact_through_kills_of_brokers() {
         let id = NODES[random.usize(0..NODES.len())];
         println!("node {id} is killed");
         cluster.kill(id);
-        wait_for_steps(&cluster, &mut copier, random.usize(1..8));
         cluster.start_nodes(&[id]);
+        wait_for_steps(&cluster, &mut copier, random.usize(1..8));
         cluster.until_whole(copier::TARGET);
     }
     let ends: Offsets = written
