@@ -4,7 +4,7 @@
 //!   decides what records a command leads to. Storing records, spreading images and waiting belong
 //!   to `shard`.
 //! * **How many**: one image per process, shared unchanged by all cores and replaced whole; one
-//!   controller, which is a function.
+//!   controller, which is a function, asked on the node that leads the quorum ([`quorum`]).
 //! * **Which core**: the controller's decides and applies; all others look.
 //! * **May import**: `runtime`, `wire`, `net`, `log`, `security`, `observe`, `config`.
 //!

@@ -2,9 +2,12 @@
 //!
 //! * **Owns** the [`router`] (which core owns what, and the hop there), the replica manager (the
 //!   partitions of this core), the hosts of its coordinators ([`coordinators`]), the keeping of its
-//!   logs and the core's part in the controller's work.
-//! * **How many**: one of each per core.
-//! * **Which core**: all of them.
+//!   logs, and what a node does in its cluster: the road to the controller ([`control`]) and its work
+//!   on the quorum ([`controller_service`]), this node's registration and its word for others
+//!   ([`membership`]), links to other nodes ([`peers`]) and what is said there ([`peer_protocol`]),
+//!   what leaders ([`replication`]) and followers ([`replica_fetcher`]) of partitions do.
+//! * **How many**: one of each per core, but one controller service and one membership per node.
+//! * **Which core**: all of them; the two of the node on the controller's core.
 //! * **May import**: `runtime`, `wire`, `net`, `log`, `partition`, `coordinator`, `cluster`,
 //!   `observe`, `config`.
 //!

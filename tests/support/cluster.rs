@@ -7,6 +7,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc::Receiver;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use percolog::wire::frame;
@@ -25,6 +26,10 @@ pub(crate) const SESSION_TIMEOUT_MS: u64 = 1500;
 /// How long to wait at most before a look at what no event tells of.
 const LOOK: Duration = Duration::from_millis(50);
 
+/// One cluster of a test binary at a time: three brokers take what cores there are, and a cluster that
+/// gets none is fenced, elects, and tests patience instead of what it is for.
+static TURN: Mutex<()> = Mutex::new(());
+
 /// One place of the cluster, whether its broker runs or not.
 struct Node {
     client_port: u16,
@@ -39,6 +44,8 @@ pub(crate) struct Cluster {
     data: tempfile::TempDir,
     nodes: BTreeMap<i32, Node>,
     settings: Vec<String>,
+    /// Last, so that the next one starts when the brokers are gone.
+    _turn: MutexGuard<'static, ()>,
 }
 
 /// How a partition stands, as a broker tells it.
@@ -64,6 +71,7 @@ fn free_port(random: &mut fastrand::Rng) -> u16 {
 impl Cluster {
     /// Starts all three and waits until they are ready; `settings` are those of every broker.
     pub(crate) fn start(settings: &[&str]) -> Cluster {
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let mut random = fastrand::Rng::new();
         let mut node = || Node {
             client_port: free_port(&mut random),
@@ -75,6 +83,7 @@ impl Cluster {
             data: tempfile::tempdir().expect("a temporary directory"),
             nodes: NODES.iter().map(|id| (*id, node())).collect(),
             settings: settings.iter().map(ToString::to_string).collect(),
+            _turn: turn,
         };
         cluster.start_nodes(&NODES);
         cluster
