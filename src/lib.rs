@@ -30,7 +30,7 @@ pub mod cluster;
 
 pub mod partition;
 
-// The simulated network comes with the cluster; until then the simulation ends at the replica.
+// There is no simulated network yet: the simulation ends at the replica and the quorum's state.
 #[cfg(not(feature = "sim"))]
 pub mod net;
 #[cfg(not(feature = "sim"))]

@@ -13,8 +13,10 @@
 //! as Kafka does. A request that cannot be decoded, names more than the limits allow, or is of an
 //! API that is not served closes the connection.
 //!
-//! *Architecture Invariant*: an API is served exactly when it is in the table, in the versions that
-//! ApiVersions tells.
+//! What other brokers say comes through a listener of its own and is served by [`peer_requests`] alone.
+//!
+//! *Architecture Invariant*: an API is served to clients exactly when it is in the table, in the
+//! versions that ApiVersions tells.
 
 mod alter_configs;
 mod alter_partition_reassignments;

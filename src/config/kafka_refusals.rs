@@ -47,7 +47,9 @@ impl Reason {
             Quotas => {
                 "quotas are not built yet; the [limits] section bounds memory and connections"
             }
-            Quorum => "the metadata quorum is built in and a single node needs no settings for it",
+            Quorum => {
+                "the metadata quorum is built in; name its voters in node.quorum, nothing else"
+            }
             Replication => {
                 "followers fetch with one loop per core and leader, which needs no such setting; \
                  leave it out"

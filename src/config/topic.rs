@@ -211,7 +211,7 @@ macro_rules! fixed {
 }
 
 const NO_TIERS: &str = "tiered storage is not built; leave the default";
-const NO_REPLICATION: &str = "replication is not built yet, so there is nothing to throttle";
+const NO_REPLICATION: &str = "throttles of replication are not built yet; leave it out";
 
 fixed! {
     "compression.lz4.level" = "9", Kind::Int(1, 17), ["compression.lz4.level"], "Level of lz4 when the broker compresses with it.",
